@@ -1,0 +1,183 @@
+"""What observation hands to judgement: frozen values, no behaviour that touches the host.
+
+`inventory` says what lies in `_base` and in the quarantine, `usage` what may need it. An answer that could
+not be had is a value of its own (`Unknown`), so that nobody can mistake it for "no".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .names import Name
+
+type Inode = tuple[int, int]
+"""Device and inode number: the same file under whatever name, within one boot."""
+
+
+class FileType(StrEnum):
+    """What kind of directory entry it is; only regular files are ever removed."""
+
+    REGULAR = "regular file"
+    DIRECTORY = "directory"
+    SYMLINK = "symbolic link"
+    OTHER = "special file"
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """One entry of `_base`."""
+
+    name: Name
+    type: FileType
+    inode: Inode
+    size: int
+    """Bytes as `ls -l` shows them."""
+    allocated: int
+    """Bytes of allocated blocks."""
+    links: int
+    mtime: float
+    """Unix seconds; nova's "last seen used", never "content changed"."""
+
+    @property
+    def reclaimable(self) -> int:
+        """The bytes that removing this name would free: none while another hard link exists."""
+        return self.allocated if self.links <= 1 and self.type is FileType.REGULAR else 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One removed file, as its side-car tells; everything a restore or purge needs is in here."""
+
+    id: str
+    """The entry's directory name."""
+    name: Name
+    inode: Inode
+    size: int
+    allocated: int
+    links: int
+    mtime: float
+    removed_at: float
+    due_at: float
+    """When it may be purged, Unix seconds."""
+    reason: str
+    """Why it was removed: a `Reason` value."""
+    last_users: tuple[str, ...] = ()
+
+    @property
+    def reclaimable(self) -> int:
+        """The bytes that a purge would free."""
+        return self.allocated if self.links <= 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that an operator may want to know and that holds nothing."""
+
+    about: str
+    """A short CamelCase tag, e.g. `ChainLoop`."""
+    message: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """One scan of `_base` and of the quarantine in it."""
+
+    files: tuple[CachedFile, ...] = ()
+    entries: tuple[QuarantineEntry, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+class Source(StrEnum):
+    """Where a piece of evidence of use comes from."""
+
+    OVERLAY = "overlay"
+    """A disk's header, or a base's own backing file."""
+    DOMAIN = "domain"
+    """A libvirt domain's XML names the file itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One thing that needs a base."""
+
+    source: Source
+    who: str
+    """What an operator can look up: a disk's path as shown, or `domain <uuid>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUser:
+    """A domain whose metadata says that it was made from an image."""
+
+    who: str
+    needed: bool
+    """One of its local disks is missing or unreadable: the image may be all that is left to rebuild it from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By which an acknowledged path is known to be still the same."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A source that could not be read: it holds every removal that it could have prevented."""
+
+    message: str
+    """One sentence: what was asked, what happened, what to do."""
+    path: str | None = None
+    """As shown: relative to the instances path where it lies under it. None: not a path (libvirt)."""
+    identity: Identity | None = None
+    only: frozenset[bytes] | None = None
+    """The base names whose removal this could have prevented; None: any that a disk can be built on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """A directory without a domain that changed a moment ago."""
+
+    path: str
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Why this storage must be taken for shared with other hosts."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Everything that is known to need a base, and everything that could not be asked."""
+
+    by_name: Mapping[bytes, tuple[User, ...]] = field(default_factory=dict)
+    """Users by base name, whether a file of that name exists or not."""
+    by_inode: Mapping[Inode, tuple[User, ...]] = field(default_factory=dict)
+    """Users by the file that their chains really reach."""
+    images: Mapping[bytes, tuple[ImageUser, ...]] = field(default_factory=dict)
+    """Domains by the original base name of the image that their metadata names."""
+    qemu_locks: frozenset[Inode] = frozenset()
+    """Files of `_base` and of the quarantine on which a running qemu holds an image lock."""
+    nova_locks: frozenset[bytes] = frozenset()
+    """Lock names (`Name.lock_name`) that somebody holds right now."""
+    open_files: Mapping[Inode, str] = field(default_factory=dict)
+    """Files of `_base` that a visible process has open, and which, e.g. `process 4711 (rsync)`."""
+    unknown: tuple[Unknown, ...] = ()
+    spawns: tuple[Spawn, ...] = ()
+    unidentified_raw: tuple[str, ...] = ()
+    """Raw root disks whose image nothing names, so that any original may be the one they were made from."""
+    nova_pass_at: float | None = None
+    """When nova's own manager last registered this host in `compute_nodes`; it touches used bases then."""
+    shared: Shared | None = None
+    directories: int = 0
+    """Instance directories seen."""
+    domains: int = 0
+    homeless_domains: tuple[str, ...] = ()
+    """nova's domains with local disks whose instance directory does not exist."""
+    notes: tuple[Note, ...] = ()

@@ -1,0 +1,124 @@
+"""The engine's settings: an operator's policy as plain values, and where things are on this host.
+
+The custom resource (`basekeeper.resources`) is parsed and validated elsewhere and turned into these. The
+engine takes any duration: the floors of the resource protect clusters, not tests.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from .names import Kind
+
+MINUTE = 60.0
+HOUR = 60 * MINUTE
+
+
+class Mode(StrEnum):
+    """What a pass may change."""
+
+    AUDIT = "Audit"
+    ENFORCE = "Enforce"
+
+
+class CachedOnly(StrEnum):
+    """What to do with a base that no disk needs but that an instance was made from."""
+
+    KEEP = "Keep"
+    REMOVE = "Remove"
+
+
+class SharedStorageMode(StrEnum):
+    """What to do when other hosts use the same instances directory."""
+
+    REFUSE = "Refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class MinimumAge:
+    """How long, in seconds, a file must have been unused before it may go; nova's defaults."""
+
+    original: float = 24 * HOUR
+    resized: float = 1 * HOUR
+    swap: float = 24 * HOUR
+    ephemeral: float = 24 * HOUR
+    partial: float = 24 * HOUR
+
+    def of(self, kind: Kind) -> float:
+        """The minimum age of a kind; Foreign files have none, they are never removed."""
+        ages: Mapping[Kind, float] = {
+            Kind.ORIGINAL: self.original,
+            Kind.RESIZED: self.resized,
+            Kind.SWAP: self.swap,
+            Kind.EPHEMERAL: self.ephemeral,
+            Kind.PARTIAL: self.partial,
+        }
+        return ages.get(kind, float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one pass may remove: throttles, never reasons to keep."""
+
+    max_files: int = 20
+    max_bytes: int | None = None
+    max_percent: int = 25
+    """Of the cache's files, 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgedPath:
+    """A policy's word that an unknown at `path` is known to be harmless until `until` (Unix seconds)."""
+
+    path: str
+    reason: str
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator wants on this node."""
+
+    name: str = ""
+    mode: Mode = Mode.AUDIT
+    suspend: bool = False
+    minimum_age: MinimumAge = MinimumAge()
+    cached_only: CachedOnly = CachedOnly.KEEP
+    pinned_images: frozenset[str] = frozenset()
+    limits: Limits = Limits()
+    retention: float = 6 * HOUR
+    """Seconds between quarantine and purge."""
+    acknowledged: tuple[AcknowledgedPath, ...] = ()
+    shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where things are on this host and how to ask it."""
+
+    node: str
+    instances: Path
+    base: Path
+    snapshots: Path
+    state: Path
+    libvirt: str | None = "qemu:///system"
+    """A libvirt URI; None is the operator's word that there is no hypervisor to ask."""
+    libvirt_timeout: float = 10.0
+    """Seconds that one libvirt call may take."""
+    nova_host: str | None = None
+    """nova's `host` for this machine; None: the node's name, with or without its domain."""
+    spawn_grace: float = 10 * MINUTE
+    """A directory without a domain that changed this recently may be a spawn; 0: nothing spawns here."""
+
+    @property
+    def locks(self) -> Path:
+        """Where nova keeps its file locks: always here, whatever `lock_path` says."""
+        return self.instances / "locks"
+
+    def shown(self, path: bytes) -> bytes:
+        """`path` as people see it: relative to the instances path where it lies under it."""
+        prefix = bytes(self.instances) + b"/"
+        return path.removeprefix(prefix)
+
+
