@@ -7,10 +7,11 @@ not be had is a value of its own (`Unknown`), so that nobody can mistake it for 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from .names import Name
 
-type Inode = tuple[int, int]
+Inode: TypeAlias = tuple[int, int]
 """Device and inode number: the same file under whatever name, within one boot."""
 
 
