@@ -1,0 +1,56 @@
+# Every target can be run on a bare Debian 12 or 13; scripts/setup says what it installs, and why, before it does.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what development needs
+	@scripts/setup test
+
+.PHONY: demo
+demo: ## see basekeeper work on a cache of its own, nothing of this host is touched
+	@scripts/setup demo
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: setup lint ## everything that must hold: lint, unit tests, tests on real libvirt and qemu
+	$(BIN)/pytest tests/unit tests/node
+
+.PHONY: test-unit
+test-unit: ## the unit tests: seconds, no libvirt
+	$(BIN)/pytest tests/unit
+
+.PHONY: test-node
+test-node: ## the tests on real libvirt and qemu
+	$(BIN)/pytest tests/node
+
+.PHONY: lint
+lint: ## ruff, mypy and the rules for imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: ## print figures beside what they are compared with
+	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+
+.PHONY: lock
+lock: ## take the newest versions into requirements/
+	scripts/lock
+
+.PHONY: clean
+clean: ## remove what builds and tools leave behind, .venv too
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache operator/*.egg-info
+	find operator lab tests scripts benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
