@@ -1,0 +1,83 @@
+"""One scan of `_base`: what lies there, with no opinion about use.
+
+Through one directory descriptor, without following a symbolic link and without touching an access time.
+"""
+
+import os
+import stat
+
+from . import quarantine
+from .evidence import CachedFile, FileType, Inventory, Note
+from .names import parse
+from .settings import Host
+
+
+class Unobservable(Exception):
+    """The cache or the instances directory cannot be read at all, so the pass fails; says which and why."""
+
+
+def scan(host: Host) -> Inventory:
+    """Everything in `host.base` but our own directory, and the quarantine. Changes nothing.
+
+    A cache that does not exist yet is an empty one: nova makes `_base` with the first image. Raises
+    Unobservable if it exists and cannot be read.
+    """
+    try:
+        fd = open_directory(host.base)
+    except FileNotFoundError:
+        message = f"{host.base} does not exist yet; nova makes it with the first image"
+        return Inventory(notes=(Note("NoCacheYet", message),))
+    except OSError as error:
+        raise Unobservable(f"the cache {host.base} cannot be read: {error.strerror}") from error
+    try:
+        files = tuple(_file(fd, name) for name in sorted(os.listdir(fd)) if name != quarantine.OWN_DIRECTORY)
+    except OSError as error:
+        raise Unobservable(f"the cache {host.base} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    try:
+        entries, notes = quarantine.read(host.base)
+    except OSError as error:
+        place = quarantine.directory(host.base)
+        raise Unobservable(f"the quarantine {place} cannot be read: {error.strerror}") from error
+    return Inventory(tuple(file for file in files if file is not None), entries, notes)
+
+
+def look_at(base_fd: int, name: bytes) -> CachedFile | None:
+    """One entry of the cache as it is now; None if there is none. Raises OSError."""
+    return _file(base_fd, os.fsdecode(name))
+
+
+def open_directory(path: os.PathLike[str]) -> int:
+    """A descriptor of a directory that leaves its access time alone where the owner may ask for that."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:
+        return os.open(path, flags)
+
+
+def _file(fd: int, name: str) -> CachedFile | None:
+    try:
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return CachedFile(
+        name=parse(os.fsencode(name)),
+        type=_type(found.st_mode),
+        inode=quarantine.inode_of(found),
+        size=found.st_size,
+        allocated=found.st_blocks * 512,
+        links=found.st_nlink,
+        mtime=found.st_mtime,
+    )
+
+
+def _type(mode: int) -> FileType:
+    if stat.S_ISREG(mode):
+        return FileType.REGULAR
+    if stat.S_ISDIR(mode):
+        return FileType.DIRECTORY
+    return FileType.SYMLINK if stat.S_ISLNK(mode) else FileType.OTHER
+
+

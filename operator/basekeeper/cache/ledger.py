@@ -1,0 +1,258 @@
+"""The ledger: what basekeeper remembers of this node between passes. The only SQL.
+
+It lies on the host's own disk, never on the instances file system. A ledger that cannot be read is *lost*, and
+says so; losing it starts every age anew and makes nothing more aggressive.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .evidence import Identity
+from .identity import Ids, KnownIds
+from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
+from .names import display, from_display
+from .verdicts import Reason
+
+FILE = "ledger.db"
+_VERSION = 1
+# meta: single values as JSON (ids, clock, last_pass, breaker, ages_since).
+# used: when each name was last seen in use, Unix seconds. pin: until when a restored name is kept.
+# acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
+# compared: whether a quarantined file has the content of the newer file (by inode number) of its name.
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE used (name BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE pin (name BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE acknowledged (
+    path TEXT, by_hand INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
+    reason TEXT NOT NULL, until REAL, PRIMARY KEY (path, by_hand)
+) WITHOUT ROWID;
+CREATE TABLE compared (entry TEXT, inode INTEGER, same INTEGER NOT NULL, PRIMARY KEY (entry, inode)) WITHOUT ROWID;
+"""
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used, and not because it is damaged; says where, why and what to do."""
+
+
+class Damaged(Exception):
+    """The file is no ledger that can be read."""
+
+
+class Ledger:
+    """An open ledger. Use `reading` or `writing` to get one."""
+
+    def __init__(self, connection: sqlite3.Connection, *, lost: bool) -> None:
+        self._db = connection
+        self.lost = lost
+        """There was a ledger and it could not be read."""
+
+    def ids(self) -> KnownIds | None:
+        """The ids of the directories that it knows."""
+        known = self._get("ids")
+        if known is None:
+            return None
+        return KnownIds(Ids(known["instances"], known["base"]), known["made"])
+
+    def set_ids(self, ids: Ids, *, made: bool) -> None:
+        """Know these directories from now on."""
+        self._set("ids", {"instances": ids.instances, "base": ids.base, "made": made})
+
+    def memory(self, directories: Directories, message: str) -> Memory:
+        """Everything that judgement may know, with what the id files say about the directories."""
+        clock, last, breaker = self._get("clock"), self._get("last_pass"), self._get("breaker")
+        return Memory(
+            last_used=dict(self._db.execute("SELECT name, at FROM used")),
+            ages_since=self._get("ages_since"),
+            pins=dict(self._db.execute("SELECT name, until FROM pin")),
+            acknowledged=tuple(_acknowledged(row) for row in self._db.execute("SELECT * FROM acknowledged")),
+            compared={(row[0], row[1]): bool(row[2]) for row in self._db.execute("SELECT * FROM compared")},
+            clock=None if clock is None else Clock(**clock),
+            last_pass=None if last is None else LastPass(_names(last["used"]), last["places"]),
+            breaker=None
+            if breaker is None
+            else Breaker(Reason(breaker["cause"]), breaker["since"], _names(breaker["names"])),
+            directories=directories,
+            directories_message=message,
+        )
+
+    def seen_in_use(self, names: Iterable[bytes], at: float) -> None:
+        """Remember that these bases were in use at this time; never moves a memory back."""
+        self._db.executemany(
+            "INSERT INTO used VALUES (?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+            [(name, at) for name in names],
+        )
+
+    def forget_used(self, but: Iterable[bytes]) -> None:
+        """Forget names that are neither in the cache nor in the quarantine any more."""
+        keep = set(but)
+        gone = [row for row in self._db.execute("SELECT name FROM used") if row[0] not in keep]
+        self._db.executemany("DELETE FROM used WHERE name = ?", gone)
+
+    def restart_ages(self, at: float) -> None:
+        """No age counts from before this moment, and none from after it."""
+        self._set("ages_since", at)
+        self._db.execute("UPDATE used SET at = min(at, ?)", (at,))
+
+    def pin(self, name: bytes, until: float) -> None:
+        """Keep this name, used or not, until then."""
+        self._db.execute("INSERT OR REPLACE INTO pin VALUES (?, ?)", (name, until))
+
+    def acknowledge(self, row: Acknowledged) -> None:
+        """Remember an acknowledged path and what it is now."""
+        identity = row.identity
+        stamp = (None, None, None) if identity is None else (identity.inode, identity.size, identity.mtime_ns)
+        self._db.execute(
+            "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (row.path, int(row.by_hand), *stamp, row.reason, row.until),
+        )
+
+    def forget_acknowledged(self, paths: Iterable[str], *, by_hand: bool) -> None:
+        """Forget these acknowledged paths."""
+        self._db.executemany(
+            "DELETE FROM acknowledged WHERE path = ? AND by_hand = ?", [(path, int(by_hand)) for path in paths]
+        )
+
+    def compared(self, entry_id: str, inode: int, *, same: bool) -> None:
+        """Remember whether this quarantined file has the content of the newer one with that inode number."""
+        self._db.execute("INSERT OR REPLACE INTO compared VALUES (?, ?, ?)", (entry_id, inode, int(same)))
+
+    def end_pass(self, clock: Clock, last: LastPass | None, breaker: Breaker | None) -> None:
+        """Remember how a pass ended; `last` is None when its evidence was not complete."""
+        self._set("clock", {"wall": clock.wall, "uptime": clock.uptime, "boot": clock.boot})
+        if last is not None:
+            self._set("last_pass", {"used": _texts(last.used), "places": last.places})
+        self._set(
+            "breaker",
+            None
+            if breaker is None
+            else {"cause": breaker.cause.value, "since": breaker.since, "names": _texts(breaker.names)},
+        )
+        self._db.execute("DELETE FROM pin WHERE until < ?", (clock.wall,))
+
+    def forget_last_pass(self) -> None:
+        """Forget what concerned other directories: what was in use in them, and a breaker of theirs."""
+        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'breaker')")
+
+    def commit(self) -> None:
+        """Make everything so far durable. Raises LedgerError, e.g. on a full disk."""
+        try:
+            self._db.commit()
+        except sqlite3.Error as error:
+            message = f"the ledger could not be written: {error}; is the disk of the state directory full?"
+            raise LedgerError(message) from error
+
+    def _get(self, key: str) -> Any:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def _set(self, key: str, value: object) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+
+@contextmanager
+def reading(state: Path) -> Iterator[Ledger]:
+    """The ledger as it is, for programs that change nothing; an empty one if there is none."""
+    path = state / FILE
+    lost = False
+    connection = None
+    try:
+        if path.exists():
+            connection = _open(f"{path.absolute().as_uri()}?mode=ro", path)
+    except Damaged:
+        lost = True
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(f"{path} cannot be read: {_why(error)}; run as the user that owns it") from error
+    if connection is None:
+        connection = sqlite3.connect(":memory:")
+        connection.executescript(_SCHEMA)
+    try:
+        yield Ledger(connection, lost=lost)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path} cannot be read: {error}") from error
+    finally:
+        connection.close()
+
+
+@contextmanager
+def writing(state: Path) -> Iterator[Ledger]:
+    """The ledger, made if there is none; a damaged one is moved aside and a new one begun. Raises LedgerError."""
+    path = state / FILE
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o750)
+        lost = path.exists() and not _readable(path)
+        if lost:
+            _move_aside(path)
+        connection = _open(f"{path.absolute().as_uri()}?mode=rwc", path)
+    except (OSError, sqlite3.Error, Damaged) as error:
+        message = f"{path} cannot be used: {_why(error)}; give a writable directory with --state-dir"
+        raise LedgerError(message) from error
+    try:
+        yield Ledger(connection, lost=lost)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path} could not be read or written: {error}") from error
+    finally:
+        connection.close()
+
+
+def _open(uri: str, path: Path) -> sqlite3.Connection:
+    """Open and check a ledger. Raises Damaged, LedgerError (a newer version's) or sqlite3.OperationalError."""
+    connection = sqlite3.connect(uri, uri=True, timeout=10.0)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version == 0 and tables == 0 and "mode=rwc" in uri:
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version > _VERSION:
+            raise LedgerError(f"{path} was written by a newer basekeeper (version {version}); use that one")
+        elif version != _VERSION or connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+            raise Damaged(f"{path} is no ledger")
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise Damaged(f"{path} is damaged: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _readable(path: Path) -> bool:
+    if path.stat().st_size == 0:
+        return False
+    try:
+        _open(f"{path.absolute().as_uri()}?mode=rw", path).close()
+    except Damaged:
+        return False
+    return True
+
+
+def _move_aside(path: Path) -> None:
+    """Keep a damaged ledger for whoever wants to look at it; only the latest one."""
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _names(texts: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(from_display(text) for text in texts)
+
+
+def _texts(names: Iterable[bytes]) -> list[str]:
+    return sorted(display(name) for name in names)
+
+
+def _acknowledged(row: tuple[Any, ...]) -> Acknowledged:
+    path, by_hand, inode, size, mtime_ns, reason, until = row
+    identity = None if inode is None else Identity(inode, size, mtime_ns)
+    return Acknowledged(path, identity, bool(by_hand), reason, until)

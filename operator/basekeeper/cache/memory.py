@@ -1,0 +1,88 @@
+"""What basekeeper remembers between passes, as values that judgement can take.
+
+The ledger stores it; nothing here reads or writes. Losing any of it must make nothing more aggressive.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .evidence import Identity
+from .verdicts import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time, from the two clocks that together show a jump."""
+
+    wall: float
+    """Unix seconds."""
+    uptime: float
+    """Seconds since boot, suspend included."""
+    boot: str
+    """The kernel's boot id: uptimes compare only within one boot."""
+
+
+class Directories(StrEnum):
+    """Whether these are the directories of last time, told by the id files in them."""
+
+    KNOWN = "known"
+    NEW = "new"
+    """No pass has ever acted here: ids are made when one does."""
+    MEMORY_LOST = "memory lost"
+    """A pass has acted here, but the ledger does not know of it: every age starts anew."""
+    OTHER = "other"
+    """The ledger knows other directories: nothing is removed until they are back, or adopted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What an acknowledged path was when the operator's word was given, or first met in the policy."""
+
+    path: str
+    identity: Identity | None
+    by_hand: bool
+    """Given on this host; otherwise the word is the policy's and only the identity is kept here."""
+    reason: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastPass:
+    """What the last pass with complete evidence saw."""
+
+    used: frozenset[bytes]
+    """Names of the bases that had users."""
+    places: int
+    """Instance directories and domains together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """An anomaly that stopped removals and has to be outlived."""
+
+    cause: Reason
+    since: float
+    names: frozenset[bytes]
+    """The bases whose users vanished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Everything that judgement may know of earlier passes."""
+
+    last_used: Mapping[bytes, float] = field(default_factory=dict)
+    """When each base was last seen in use, Unix seconds."""
+    ages_since: float | None = None
+    """No age counts from before this moment."""
+    pins: Mapping[bytes, float] = field(default_factory=dict)
+    """Names that an operator restored by hand, and until when they are pinned."""
+    acknowledged: tuple[Acknowledged, ...] = ()
+    compared: Mapping[tuple[str, int], bool] = field(default_factory=dict)
+    """Whether a quarantine entry (by id) has the content of the newer file of its name (by inode number)."""
+    clock: Clock | None = None
+    last_pass: LastPass | None = None
+    breaker: Breaker | None = None
+    directories: Directories = Directories.NEW
+    directories_message: str = ""
+    """For OTHER and MEMORY_LOST: one sentence that names the file and what to do."""

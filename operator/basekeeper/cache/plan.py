@@ -1,0 +1,374 @@
+"""Judgement: evidence in, a verdict with its reason for every file out. Values only, no IO and no clock.
+
+The order of the questions is the order of safety. Evidence of use comes first and ends the matter; then age;
+only a file that would go is asked what could still speak for it, so that a hold always means a removal that
+really was prevented. Limits come last: they choose among what may go.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from . import anomalies
+from .anomalies import Stop
+from .evidence import CachedFile, FileType, Inventory, Note, Source, Unknown, Usage, User
+from .memory import Breaker, Clock, Directories, Memory
+from .names import FINAL_KINDS, Kind, Name, original_of
+from .quarantine_plan import Decision, Hold, JudgedEntry, judge_entries, purge_blocked
+from .settings import CachedOnly, Policy
+from .verdicts import Reason, Verdict
+
+NOVA_PASS_SETTLES = 300.0
+"""Seconds after nova's manager registered until its touches are surely done (they come right after it)."""
+
+_SPAWNED_ON = frozenset({Kind.ORIGINAL, Kind.SWAP, Kind.EPHEMERAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One file of `_base` and what was decided about it."""
+
+    file: CachedFile
+    verdict: Verdict
+    reason: Reason
+    message: str
+    users: tuple[str, ...] = ()
+    unused_since: float | None = None
+    """Unix seconds; the later of its mtime and when it was last seen in use. None: its stamp says nothing."""
+    age: float | None = None
+    removable_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of one judgement."""
+
+    files: tuple[Judged, ...]
+    entries: tuple[JudgedEntry, ...]
+    holds: tuple[Hold, ...]
+    notes: tuple[Note, ...]
+    breaker: Breaker | None
+    restart_ages: bool
+    """Every age must start anew from now: the clock jumped, or the memory was lost."""
+    complete: bool
+    """Nothing that could need a base was left unasked."""
+    purge_blocked: tuple[Reason, str] | None
+    """Why nothing may be purged in this pass, if so."""
+
+    @property
+    def removals(self) -> tuple[Judged, ...]:
+        """What may go in this pass, the longest unused first."""
+        going = [judged for judged in self.files if judged.verdict is Verdict.REMOVE]
+        return tuple(sorted(going, key=_oldest_first))
+
+    @property
+    def restores(self) -> tuple[JudgedEntry, ...]:
+        """Quarantined files that something needs."""
+        return tuple(entry for entry in self.entries if entry.decision is Decision.RESTORE)
+
+    @property
+    def purges(self) -> tuple[JudgedEntry, ...]:
+        """Quarantined files whose time is over."""
+        return tuple(entry for entry in self.entries if entry.decision is Decision.PURGE)
+
+    @property
+    def held(self) -> bool:
+        """Whether something was held, or an anomaly stands in the way of everything."""
+        return (
+            bool(self.holds)
+            or any(judged.verdict is Verdict.HOLD for judged in self.files)
+            or any(entry.decision is Decision.HOLD for entry in self.entries)
+        )
+
+
+def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now: Clock) -> Plan:
+    """Decide about every file seen in `_base` and in the quarantine.
+
+    Takes values only; equal values give equal plans, in whatever order files and users come.
+    """
+    unknown = tuple(item for item in usage.unknown if not is_acknowledged(item, policy, memory, now.wall))
+    usage = replace(usage, unknown=unknown)
+    restart_ages = (
+        memory.directories is Directories.MEMORY_LOST or anomalies.clock_jump(memory.clock, now) is not None
+    )
+    if memory.directories is Directories.MEMORY_LOST and memory.ages_since is None:
+        memory = replace(memory, ages_since=now.wall)
+    judge = _Judge(usage, policy, memory, now)
+    used = used_names(inventory, usage)
+    breaker = anomalies.breaker_after(usage, used, policy, memory, now)
+    stops = anomalies.stops(usage, policy, memory, now, breaker)
+
+    judged = [judge.file(file) for file in inventory.files]
+    held = [_hold_if_stopped(item, stops, usage, judge) for item in judged]
+    files = _throttle(held, policy)
+    entries = judge_entries(inventory, usage, policy, memory, now, stops, judge.need)
+    holds = _collect_holds(files, entries, stops, usage)
+    return Plan(
+        files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
+        entries=entries,
+        holds=holds,
+        notes=_notes(inventory, usage, memory, holds),
+        breaker=breaker,
+        restart_ages=restart_ages,
+        complete=not unknown,
+        purge_blocked=purge_blocked(usage, stops),
+    )
+
+
+def used_names(inventory: Inventory, usage: Usage) -> frozenset[bytes]:
+    """The names of bases that have users now, on disk or not."""
+    by_file = {
+        file.name.raw
+        for file in inventory.files
+        if file.inode in usage.by_inode or file.inode in usage.qemu_locks
+    }
+    return frozenset(by_file | {name for name, users in usage.by_name.items() if users})
+
+
+def is_acknowledged(unknown: Unknown, policy: Policy, memory: Memory, now: float) -> bool:
+    """Whether an operator said that this unknown is harmless, and it still is what it was then.
+
+    A policy's row has no identity of its own: the ledger notes what the path was when the row was first met.
+    """
+    if unknown.path is None:
+        return False
+    in_policy = any(
+        row.path == unknown.path and (row.until is None or now < row.until) for row in policy.acknowledged
+    )
+    remembered = [row for row in memory.acknowledged if row.path == unknown.path]
+    by_hand = any(row.by_hand and (row.until is None or now < row.until) for row in remembered)
+    same = all(row.identity == unknown.identity for row in remembered)
+    return (in_policy or by_hand) and same
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """The questions that are asked of one file."""
+
+    usage: Usage
+    policy: Policy
+    memory: Memory
+    now: Clock
+
+    def file(self, file: CachedFile) -> Judged:
+        """The verdict on one file from its own evidence: what stands in the way of a removal comes later."""
+        if file.type is not FileType.REGULAR:
+            return Judged(file, Verdict.FOREIGN, Reason.NOT_A_FILE, f"a {file.type}; only regular files are removed")
+        if file.name.kind is Kind.FOREIGN:
+            return Judged(file, Verdict.FOREIGN, Reason.FOREIGN_NAME, "nova never wrote such a name; it is left alone")
+        since = self._unused_since(file)
+        aged = Judged(
+            file,
+            Verdict.KEEP,
+            Reason.TOO_YOUNG,
+            "",
+            unused_since=since,
+            age=None if since is None else self.now.wall - since,
+        )
+        if need := self.need(file.name, file.inode):
+            reason, message, users = need
+            return replace(aged, reason=reason, message=message, users=users)
+        if image := self._image(file.name):
+            return replace(aged, reason=Reason.IMAGE_OF_DOMAIN, message=image[0], users=image[1])
+        return self._by_age(aged)
+
+    def need(self, name: Name, inode: tuple[int, int]) -> tuple[Reason, str, tuple[str, ...]] | None:
+        """What needs the file of this name and inode: a reason, a sentence and the users; None: nothing known."""
+        users = _users(self.usage, name, inode)
+        if overlays := tuple(user.who for user in users if user.source is Source.OVERLAY):
+            return Reason.IN_USE_BY_OVERLAY, f"needed by {_some(overlays)}", tuple(u.who for u in users)
+        if users:
+            domains = tuple(user.who for user in users)
+            return Reason.IN_USE_BY_DOMAIN, f"named by {_some(domains)}", domains
+        if inode in self.usage.qemu_locks:
+            return Reason.LOCKED_BY_QEMU, "a running qemu holds its image lock on it", ("qemu",)
+        if opener := self.usage.open_files.get(inode):
+            return Reason.OPEN_IN_PROCESS, f"{opener} has it open", (opener,)
+        if name.held_by_nfs:
+            return Reason.OPEN_IN_PROCESS, "an NFS client keeps it for a process that still has it open", ()
+        if name.lock_name in self.usage.nova_locks:
+            return Reason.LOCKED_BY_NOVA, f"somebody holds nova's lock nova-{_text(name.lock_name)}", ()
+        if pinned := self._pinned(name):
+            return Reason.PINNED, pinned, ()
+        return None
+
+    def _pinned(self, name: Name) -> str | None:
+        until = self.memory.pins.get(name.raw)
+        if until is not None and self.now.wall < until:
+            return "restored by hand and pinned for a while"
+        if name.is_final and name.image in {original_of(image) for image in self.policy.pinned_images}:
+            return "the policy pins its image"
+        return None
+
+    def _image(self, name: Name) -> tuple[str, tuple[str, ...]] | None:
+        """The domains that were made from this base's image, where that is a reason to keep it."""
+        if name.image is None or not name.is_final:
+            return None
+        made_from = self.usage.images.get(name.image, ())
+        if needed := tuple(user.who for user in made_from if user.needed):
+            return f"{_some(needed)} was made from its image and misses a disk", needed
+        keep = self.policy.cached_only is CachedOnly.KEEP and name.kind is Kind.ORIGINAL
+        if made_from and keep:
+            users = tuple(user.who for user in made_from)
+            return f"{_some(users)} was made from its image (cachedOnly: Keep)", users
+        return None
+
+    def _unused_since(self, file: CachedFile) -> float | None:
+        if file.mtime <= 0:
+            return None
+        stamps = [file.mtime, self.memory.last_used.get(file.name.raw), self.memory.ages_since]
+        return max(stamp for stamp in stamps if stamp is not None)
+
+    def _by_age(self, aged: Judged) -> Judged:
+        kind = aged.file.name.kind
+        minimum = self.policy.minimum_age.of(kind)
+        if aged.age is None or aged.unused_since is None:
+            return replace(aged, message="it has no time stamp, so it is never old")
+        if aged.age < 0:
+            return replace(aged, message="its time stamp is in the future, so it is not old")
+        if aged.age < minimum:
+            removable_at = aged.unused_since + minimum
+            message = f"unused for {_span(aged.age)}; may go after {_span(minimum)}"
+            return replace(aged, message=message, removable_at=removable_at)
+        partial = kind is Kind.PARTIAL
+        what = "a leftover that nobody has touched" if partial else "nothing has used it"
+        reason = Reason.STALE_PARTIAL if partial else Reason.EXPIRED
+        return replace(aged, verdict=Verdict.REMOVE, reason=reason, message=f"{what} for {_span(aged.age)}")
+
+    def image_unknown(self, file: CachedFile) -> bool:
+        """Whether a raw disk may have been made from this original, and nova's touches do not disprove it.
+
+        nova touches the base of every instance in its database right after it registers (nova 34,
+        `compute/manager.py`), and a spawn touches it too, so an older mtime says that no instance has it.
+        """
+        if self.policy.cached_only is not CachedOnly.KEEP or file.name.kind is not Kind.ORIGINAL:
+            return False
+        touched_at = self.usage.nova_pass_at
+        settled = touched_at is not None and self.now.wall - touched_at >= NOVA_PASS_SETTLES
+        untouched = touched_at is not None and file.mtime < touched_at
+        return bool(self.usage.unidentified_raw) and not (settled and untouched)
+
+
+def _users(usage: Usage, name: Name, inode: tuple[int, int]) -> tuple[User, ...]:
+    found = {*usage.by_name.get(name.raw, ()), *usage.by_inode.get(inode, ())}
+    return tuple(sorted(found, key=lambda user: (user.source, user.who)))
+
+
+def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _Judge) -> Judged:
+    if item.verdict is not Verdict.REMOVE:
+        return item
+    file = item.file
+    if stops:
+        return _held(item, stops[0].reason, stops[0].message)
+    if unknown := unknown_about(file.name, usage.unknown):
+        return _held(item, Reason.UNKNOWN_USAGE, unknown[0].message)
+    if file.name.kind in _SPAWNED_ON and usage.spawns:
+        paths = tuple(spawn.path for spawn in usage.spawns)
+        return _held(item, Reason.SPAWN_IN_PROGRESS, f"an instance may be starting in {_some(paths)}")
+    if judge.image_unknown(file):
+        return _held(item, Reason.IMAGE_UNKNOWN, _image_unknown(usage))
+    return item
+
+
+def _held(item: Judged, reason: Reason, message: str) -> Judged:
+    return replace(item, verdict=Verdict.HOLD, reason=reason, message=message)
+
+
+def unknown_about(name: Name, unknown: Iterable[Unknown]) -> tuple[Unknown, ...]:
+    """The unknowns that could have prevented the removal of the file of this name."""
+    return tuple(
+        item
+        for item in unknown
+        if (item.only is None and name.kind in FINAL_KINDS) or (item.only is not None and name.raw in item.only)
+    )
+
+
+def _image_unknown(usage: Usage) -> str:
+    return (
+        f"{_some(usage.unidentified_raw)} is a raw disk and nothing says from which image; set cachedOnly: Remove, "
+        "or let nova's manager run with remove_unused_base_images = false so that it touches what it knows"
+    )
+
+
+def _throttle(files: Sequence[Judged], policy: Policy) -> list[Judged]:
+    """Let the longest unused go within the limits; at least one may always go."""
+    going = sorted((item for item in files if item.verdict is Verdict.REMOVE), key=_oldest_first)
+    cache = sum(1 for item in files if item.verdict is not Verdict.FOREIGN)
+    limits = policy.limits
+    most = max(1, min(limits.max_files, cache * limits.max_percent // 100))
+    allowed: set[bytes] = set()
+    freed = 0
+    for item in going:
+        freed += item.file.reclaimable
+        over = limits.max_bytes is not None and freed > limits.max_bytes
+        if allowed and (len(allowed) >= most or over):
+            break
+        allowed.add(item.file.name.raw)
+    message = f"{len(allowed)} go in this pass, the longest unused first; {len(going) - len(allowed)} wait for the next"
+    return [
+        item
+        if item.verdict is not Verdict.REMOVE or item.file.name.raw in allowed
+        else _held(item, Reason.LIMIT_REACHED, message)
+        for item in files
+    ]
+
+
+def _oldest_first(item: Judged) -> tuple[float, bytes]:
+    return (item.unused_since if item.unused_since is not None else 0.0, item.file.name.raw)
+
+
+def _collect_holds(
+    files: Sequence[Judged], entries: Sequence[JudgedEntry], stops: Sequence[Stop], usage: Usage
+) -> tuple[Hold, ...]:
+    """What held something, each once, with the path where it has one."""
+    reasons = {item.reason for item in files if item.verdict is Verdict.HOLD}
+    reasons |= {entry.reason for entry in entries if entry.decision is Decision.HOLD}
+    holds = [Hold(stop.reason, stop.message, stop.path) for stop in stops if stop.anomaly or stop.reason in reasons]
+    if Reason.UNKNOWN_USAGE in reasons:
+        names = [item.file.name for item in files if item.reason is Reason.UNKNOWN_USAGE]
+        names += [entry.entry.name for entry in entries if entry.reason is Reason.UNKNOWN_USAGE]
+        purge = any(entry.reason is Reason.UNKNOWN_USAGE for entry in entries)
+        relevant = [item for item in usage.unknown if purge or any(unknown_about(name, (item,)) for name in names)]
+        holds += [Hold(Reason.UNKNOWN_USAGE, item.message, item.path) for item in relevant]
+    if Reason.SPAWN_IN_PROGRESS in reasons:
+        message = "a directory without a domain changed a moment ago: an instance may be starting in it"
+        holds += [Hold(Reason.SPAWN_IN_PROGRESS, message, spawn.path) for spawn in usage.spawns]
+    if Reason.IMAGE_UNKNOWN in reasons:
+        holds.append(Hold(Reason.IMAGE_UNKNOWN, _image_unknown(usage), usage.unidentified_raw[0]))
+    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT):
+        said = [item.message for item in files if item.verdict is Verdict.HOLD and item.reason is reason]
+        said += [e.message for e in entries if e.decision is Decision.HOLD and e.reason is reason]
+        holds += [Hold(reason, message) for message in dict.fromkeys(said)]
+    return tuple(dict.fromkeys(sorted(holds, key=lambda hold: (hold.reason, hold.path or "", hold.message))))
+
+
+def _notes(inventory: Inventory, usage: Usage, memory: Memory, holds: Sequence[Hold]) -> tuple[Note, ...]:
+    """Everything worth telling that held nothing, also what could not be asked but would have changed nothing."""
+    told = {(hold.message, hold.path) for hold in holds}
+    quiet = [
+        Note("NotAsked", item.message, item.path) for item in usage.unknown if (item.message, item.path) not in told
+    ]
+    lost = memory.directories is Directories.MEMORY_LOST
+    memory_notes = [Note("MemoryLost", memory.directories_message)] if lost else []
+    return (*memory_notes, *inventory.notes, *usage.notes, *quiet)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - 2
+    shown = ", ".join(names[:2])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("ascii", "backslashreplace")
+
+
+def _span(seconds: float) -> str:
+    """A duration as people say it: the two largest units."""
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    left = int(seconds)
+    parts = []
+    for unit, size in units:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2]) or "0s"

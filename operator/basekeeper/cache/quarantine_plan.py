@@ -1,0 +1,143 @@
+"""Judgement of what was removed before: restore, purge, wait or hold. Pure.
+
+A purge is a removal, so it needs more than a removal did: a look in which nothing was left unasked. A needed
+file goes back whatever the mode, unless another file has its name meanwhile; then the old one may be the only
+right copy (nova can download another image's content into the name of a snapshot's base) and it stays.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .anomalies import Stop
+from .evidence import Inode, Inventory, QuarantineEntry, Usage
+from .memory import Clock, Memory
+from .names import Name
+from .settings import Policy
+from .verdicts import Reason
+
+
+class Decision(StrEnum):
+    """What happens to a quarantined file in this pass."""
+
+    RESTORE = "restore"
+    PURGE = "purge"
+    WAIT = "wait"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Something that held a removal or purge, as the operator sees it."""
+
+    reason: Reason
+    message: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedEntry:
+    """One quarantined file and what was decided about it."""
+
+    entry: QuarantineEntry
+    decision: Decision
+    reason: Reason
+    message: str
+    users: tuple[str, ...] = ()
+
+
+_PASSING = frozenset({Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS})
+"""No reasons to put a file back, nova may be fetching a new one at this moment, but reasons not to purge it now."""
+
+Need = Callable[[Name, Inode], tuple[Reason, str, tuple[str, ...]] | None]
+"""Who needs the file of a name and inode; see `plan._Judge.need`."""
+
+
+def judge_entries(
+    inventory: Inventory,
+    usage: Usage,
+    policy: Policy,
+    memory: Memory,
+    now: Clock,
+    stops: Sequence[Stop],
+    need: Need,
+) -> tuple[JudgedEntry, ...]:
+    """Decide about every quarantined file; `stops` and `need` are what this pass found out already."""
+    taken = {file.name.raw: file.inode for file in inventory.files}
+    blocked = purge_blocked(usage, stops)
+    judged = []
+    for entry in inventory.entries:
+        needed = need(entry.name, entry.inode)
+        if needed and needed[0] in _PASSING:
+            judged.append(JudgedEntry(entry, Decision.WAIT, *needed))
+        elif needed and entry.name.raw in taken:
+            newer = taken[entry.name.raw]
+            judged.append(_beside_another(entry, newer, needed, usage, memory, now, blocked))
+        elif needed:
+            rivals = [other for other in inventory.entries if other.name.raw == entry.name.raw]
+            judged.append(_restore_or_give_way(entry, rivals, needed, usage))
+        else:
+            judged.append(_by_due_time(entry, now, blocked))
+    return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
+
+
+def purge_blocked(usage: Usage, stops: Sequence[Stop]) -> tuple[Reason, str] | None:
+    """Why nothing may be purged in this pass, if so: evidence must be complete, whatever the file."""
+    if stops:
+        return stops[0].reason, stops[0].message
+    if usage.unknown:
+        return Reason.UNKNOWN_USAGE, usage.unknown[0].message
+    if usage.spawns:
+        return Reason.SPAWN_IN_PROGRESS, f"an instance may be starting in {usage.spawns[0].path}"
+    return None
+
+
+def _by_due_time(entry: QuarantineEntry, now: Clock, blocked: tuple[Reason, str] | None) -> JudgedEntry:
+    if now.wall < entry.due_at:
+        message = "removed; it can be restored until it is purged"
+        return JudgedEntry(entry, Decision.WAIT, Reason.IN_QUARANTINE, message)
+    if blocked:
+        return JudgedEntry(entry, Decision.HOLD, *blocked)
+    return JudgedEntry(entry, Decision.PURGE, Reason.RETENTION_OVER, "its time in the quarantine is over")
+
+
+def _beside_another(
+    entry: QuarantineEntry,
+    newer: Inode,
+    needed: tuple[Reason, str, tuple[str, ...]],
+    usage: Usage,
+    memory: Memory,
+    now: Clock,
+    blocked: tuple[Reason, str] | None,
+) -> JudgedEntry:
+    """An entry whose name another file has: it may be purged only if it is no more than a copy of that one."""
+    _, message, users = needed
+    needed_itself = entry.inode in usage.by_inode or entry.inode in usage.qemu_locks
+    same_content = memory.compared.get((entry.id, newer[1]), False)
+    if newer == entry.inode or (same_content and not needed_itself):
+        return _by_due_time(entry, now, blocked)
+    conflict = (
+        f"{entry.name} is {message}, but a newer file has its name and this older one may be the right one; "
+        f"compare them, then purge or restore {entry.id} by hand"
+    )
+    return JudgedEntry(entry, Decision.HOLD, Reason.CONFLICT, conflict, users)
+
+
+def _restore_or_give_way(
+    entry: QuarantineEntry,
+    rivals: Sequence[QuarantineEntry],
+    needed: tuple[Reason, str, tuple[str, ...]],
+    usage: Usage,
+) -> JudgedEntry:
+    """Of several removed files of one name a user gets back the one it last used, else the newest."""
+    reason, message, users = needed
+
+    def rank(candidate: QuarantineEntry) -> tuple[bool, bool, float, str]:
+        held = candidate.inode in usage.by_inode or candidate.inode in usage.qemu_locks
+        knows_user = not set(candidate.last_users).isdisjoint(users)
+        return held, knows_user, candidate.removed_at, candidate.id
+
+    if entry == max(rivals, key=rank):
+        return JudgedEntry(entry, Decision.RESTORE, reason, f"{message}; it goes back", users)
+    conflict = f"{entry.name} is {message}, but another removed file of this name goes back; purge or restore by hand"
+    return JudgedEntry(entry, Decision.HOLD, Reason.CONFLICT, conflict, users)
