@@ -49,8 +49,8 @@ class Plan:
     breaker: Breaker | None
     restart_ages: bool
     """Every age must start anew from now: the clock jumped, or the memory was lost."""
-    complete: bool
-    """Nothing that could need a base was left unasked."""
+    unknown: tuple[Unknown, ...]
+    """What could not be asked and was not acknowledged."""
     purge_blocked: tuple[Reason, str] | None
     """Why nothing may be purged in this pass, if so."""
 
@@ -69,6 +69,11 @@ class Plan:
     def purges(self) -> tuple[JudgedEntry, ...]:
         """Quarantined files whose time is over."""
         return tuple(entry for entry in self.entries if entry.decision is Decision.PURGE)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing that could need a base was left unasked."""
+        return not self.unknown
 
     @property
     def held(self) -> bool:
@@ -109,7 +114,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
         notes=_notes(inventory, usage, memory, holds),
         breaker=breaker,
         restart_ages=restart_ages,
-        complete=not unknown,
+        unknown=unknown,
         purge_blocked=purge_blocked(usage, stops),
     )
 

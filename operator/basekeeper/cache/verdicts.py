@@ -92,3 +92,33 @@ USE_REASONS = frozenset(
     }
 )
 """Reasons to keep that are evidence of use: the ledger remembers when each base was last seen so."""
+
+WHAT_NEXT: dict[Reason, str] = {
+    Reason.IN_USE_BY_OVERLAY: "it may go one minimum age after the last of these disks is deleted or flattened",
+    Reason.IN_USE_BY_DOMAIN: "it may go one minimum age after no domain names it any more",
+    Reason.LOCKED_BY_QEMU: "it may go one minimum age after that qemu has closed it",
+    Reason.LOCKED_BY_NOVA: "nova is at work on it; the next pass looks again",
+    Reason.OPEN_IN_PROCESS: "it may go one minimum age after that process has closed it",
+    Reason.PINNED: "it stays until the pin ends, or its image leaves spec.pinnedImages",
+    Reason.IMAGE_OF_DOMAIN: "it may go one minimum age after that domain is gone; cachedOnly: Remove lets it go earlier",
+    Reason.TOO_YOUNG: "nothing to do: it goes at the time above, unless something uses it before",
+    Reason.USER_APPEARED: "the next pass looks again",
+    Reason.IN_QUARANTINE: "`basekeeper quarantine restore` puts it back; it is purged at its due time",
+    Reason.EXPIRED: "it goes in the next pass with mode: Enforce; spec.pinnedImages would keep it",
+    Reason.STALE_PARTIAL: "it goes in the next pass with mode: Enforce",
+    Reason.RETENTION_OVER: "it is purged in the next pass with mode: Enforce; `basekeeper quarantine restore` keeps it",
+    Reason.UNKNOWN_USAGE: "make the source readable, or say that it is harmless with `basekeeper hold acknowledge PATH`",
+    Reason.SPAWN_IN_PROGRESS: "wait until the instance has started; --spawn-grace says how long a directory counts as new",
+    Reason.IMAGE_UNKNOWN: "set cachedOnly: Remove, or let nova's manager touch what it knows",
+    Reason.LIMIT_REACHED: "it goes in a later pass; spec.limits says how much one pass may remove",
+    Reason.CONFLICT: "compare the two files; then purge the quarantined one, or move the other away and restore it",
+    Reason.SUSPENDED: "set suspend: false",
+    Reason.SHARED_STORAGE: "nothing is removed on storage that other hosts use",
+    Reason.CLOCK_JUMPED: "every age starts anew from now",
+    Reason.USERS_VANISHED: "find out where the instances went; `basekeeper adopt` says that all is as it should be",
+    Reason.INSTANCES_VANISHED: "mount the instances file system, or undefine the domains that are gone",
+    Reason.OTHER_DIRECTORY: "mount the right directories, or run `basekeeper adopt`",
+    Reason.FOREIGN_NAME: "basekeeper never touches it",
+    Reason.NOT_A_FILE: "basekeeper never touches it",
+}
+"""What would change a verdict, for whoever asks why a file is still there."""

@@ -1,0 +1,5 @@
+"""`python -m basekeeper` is `basekeeper`."""
+
+from .cli.app import main
+
+main()

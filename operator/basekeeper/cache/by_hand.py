@@ -1,0 +1,133 @@
+"""What a person may order on one host: put back, purge now, acknowledge, adopt. The same looks and locks as a pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from . import clock, engine, identity, ledger, quarantine, removal
+from .evidence import Inventory, QuarantineEntry, Unknown, Usage
+from .look import Looker, Watch, as_shown, remember
+from .memory import Acknowledged
+from .names import from_display
+from .quarantine_plan import JudgedEntry
+from .removal import Done
+from .report import Acts
+from .settings import Host, Policy
+
+
+class NoSuchEntry(Exception):
+    """Nothing of this name is in the quarantine."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"nothing called {wanted} is in the quarantine; see `basekeeper quarantine list`")
+
+
+class NothingUnknown(Exception):
+    """The path to acknowledge holds nothing now."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is not unknown, so there is nothing to acknowledge; see `basekeeper hold list`")
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What an order did to one quarantined file; `done` is None where the evidence did not allow it."""
+
+    entry: QuarantineEntry
+    done: Done | None
+    held: str | None = None
+
+
+def quarantined(host: Host) -> tuple[QuarantineEntry, ...]:
+    """What lies in the quarantine, the newest first. Raises PassFailed."""
+    with engine.failures():
+        entries, _ = quarantine.read(host.base)
+    return tuple(sorted(entries, key=lambda entry: (-entry.removed_at, entry.id)))
+
+
+def restore(host: Host, wanted: Sequence[str] | None, pin_for: float) -> list[Ordered]:
+    """Put files back, used or not, and pin their names for `pin_for` seconds; None: all of them.
+
+    Of several of one name the newest goes back. Raises PassFailed, NoSuchEntry.
+    """
+    ordered = []
+    with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
+        for entry in _chosen(quarantined(host), wanted):
+            now = clock.read().wall
+            book.pin(entry.name.raw, now + pin_for)
+            book.seen_in_use([entry.name.raw], now)
+            book.commit()
+            ordered.append(Ordered(entry, removal.restore(host, entry)))
+    return ordered
+
+
+def purge(host: Host, policy: Policy, wanted: Sequence[str] | None, progress: engine.Progress) -> list[Ordered]:
+    """Delete quarantined files now, due or not, as far as complete evidence allows; None: all of them.
+
+    What something needs goes back instead, as in every pass. Raises PassFailed, NoSuchEntry.
+    """
+    policy = as_shown(policy, host)
+    with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
+        chosen = {entry.id for entry in _chosen(quarantined(host), wanted)}
+        looker = Looker(host, policy, remember(host, book))
+        acts = Acts()
+        engine.restore_needed(host, looker.look(), acts, locked=True, progress=progress)
+
+        def due_now(seen: Inventory, used: Usage) -> tuple[Inventory, Usage]:
+            entries = tuple(replace(item, due_at=0.0) if item.id in chosen else item for item in seen.entries)
+            return replace(seen, entries=entries), used
+
+        look = looker.look(due_now)
+        due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
+        done = engine.purge_entries(Watch(looker, look), host, due, due_now, progress)
+        book.seen_in_use([item.entry.name.raw for item in acts.returned], look.now.wall)
+        book.commit()
+    returned = [Ordered(item.entry, acts.entries[item.entry.id]) for item in acts.returned]
+    return returned + [_ordered(item, done) for item in look.plan.entries if item.entry.id in chosen]
+
+
+def acknowledge(host: Host, policy: Policy, path: str, reason: str, until: float | None) -> Unknown:
+    """Take the operator's word that the unknown at `path` is harmless while it stays as it is.
+
+    Writes the ledger only. Raises PassFailed, NothingUnknown.
+    """
+    shown = path.removeprefix(f"{host.instances}/").rstrip("/")
+    with engine.failures(), ledger.writing(host.state) as book:
+        look = Looker(host, as_shown(policy, host), remember(host, book)).look()
+        unknown = next((item for item in look.usage.unknown if item.path == shown), None)
+        if unknown is None:
+            raise NothingUnknown(path)
+        book.acknowledge(Acknowledged(shown, unknown.identity, by_hand=True, reason=reason, until=until))
+        book.commit()
+    return unknown
+
+
+def adopt(host: Host) -> None:
+    """Know these directories as the right ones from now on. Raises PassFailed."""
+    if not host.base.is_dir():
+        raise engine.PassFailed(f"{host.base} is no directory, so there is nothing to adopt")
+    with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
+        found, new = identity.read(host), identity.fresh()
+        ids = identity.Ids(found.instances or new.instances, found.base or new.base)
+        identity.write(host, ids)
+        book.set_ids(ids, made=True)
+        book.forget_last_pass()
+        book.commit()
+
+
+def _chosen(entries: Sequence[QuarantineEntry], wanted: Sequence[str] | None) -> list[QuarantineEntry]:
+    """The entries that an order means, by entry id or by file name (then the newest of that name)."""
+    if wanted is None:
+        return list(entries)
+    chosen = []
+    for word in wanted:
+        found = [entry for entry in entries if entry.id == word or entry.name.raw == from_display(word)]
+        if not found:
+            raise NoSuchEntry(word)
+        chosen.append(found[0])
+    return chosen
+
+
+def _ordered(item: JudgedEntry, done: dict[str, Done]) -> Ordered:
+    if item.entry.id in done:
+        return Ordered(item.entry, done[item.entry.id])
+    return Ordered(item.entry, None, item.message)

@@ -1,0 +1,245 @@
+"""One pass, start to end: observe, judge, act, report, remember. Reads as a list; the rules are elsewhere.
+
+`judge_now` changes nothing at all. `run` restores what is needed in every mode, and in Enforce removes and
+purges, always on a second look of its own.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from . import identity, ledger, locks, quarantine, removal
+from .evidence import Inode, QuarantineEntry
+from .inventory import Unobservable
+from .ledger import Ledger, LedgerError
+from .look import Adjust, Look, Looker, Watch, as_shown, remember
+from .memory import Acknowledged, Directories, LastPass
+from .plan import used_names
+from .removal import Action, Done
+from .report import Acts, Report, Seconds, rows_of
+from .settings import Host, Mode, Policy
+from .verdicts import USE_REASONS, Reason
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many of how many."""
+
+
+class PassFailed(Exception):
+    """The pass could not be made; one sentence says why and what to do."""
+
+
+class Busy(PassFailed):
+    """Another acting program is at work on this cache."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(f"another basekeeper is at work on {host.base}; wait until it is done")
+
+
+def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
+    """Say what a pass would do, and change nothing. Raises PassFailed."""
+    policy = as_shown(policy, host)
+    with failures(), ledger.reading(host.state) as book:
+        look = Looker(host, policy, remember(host, book)).look()
+    return _report("Plan", host, policy, look, Acts(), 0.0), look
+
+
+def run(host: Host, policy: Policy, progress: Progress) -> Report:
+    """Make one pass as the policy's mode allows. Raises PassFailed when it could not be made."""
+    policy = as_shown(policy, host)
+    with failures(), ledger.writing(host.state) as book:
+        memory = remember(host, book)
+        acting = policy.mode is Mode.ENFORCE and memory.directories is not Directories.OTHER and host.base.is_dir()
+        with alone(host, wanted=acting):
+            looker = Looker(host, policy, memory)
+            progress("looking", 0, 1)
+            look = looker.look()
+            _note_acknowledged(book, policy, look)
+            if look.plan.restart_ages:
+                book.restart_ages(look.now.wall)
+            _settle_ids(host, book, memory.directories, acting=acting)
+            book.commit()
+
+            started = time.monotonic()
+            acts = Acts()
+            restore_needed(host, look, acts, locked=acting, progress=progress)
+            if acting and not policy.suspend and (look.plan.removals or look.plan.purges):
+                first = {(item.file.name.raw, item.file.inode) for item in look.plan.removals}
+                progress("looking again", 0, 1)
+                look = looker.look()
+                _remove(looker, look, first, acts, progress)
+                _purge(looker, look, acts, progress)
+            if acting:
+                quarantine.sweep(host.base)
+                _compare_conflicts(host, book, look)
+            report = _report("Pass", host, policy, look, acts, time.monotonic() - started)
+            _remember_pass(book, look, acts)
+            book.commit()
+    return report
+
+
+@contextmanager
+def alone(host: Host, *, wanted: bool = True) -> Iterator[None]:
+    """Be the only acting program on this cache, if wanted. Raises Busy, or OSError if it cannot be asked."""
+    if not wanted:
+        yield
+        return
+    quarantine.prepare(host.base)
+    try:
+        with locks.program_lock(host.base / quarantine.OWN_DIRECTORY / "lock"):
+            yield
+    except locks.HeldByAnother as error:
+        raise Busy(host) from error
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn what ends a pass into one sentence: PassFailed."""
+    try:
+        yield
+    except (Unobservable, LedgerError, locks.LockError) as error:
+        raise PassFailed(str(error)) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise PassFailed(f"{where}{error.strerror or error}") from error
+
+
+def purge_entries(
+    watch: Watch, host: Host, due: Sequence[QuarantineEntry], adjust: Adjust | None, progress: Progress
+) -> dict[str, Done]:
+    """Delete these quarantined files unless a last look speaks for one. The caller has complete evidence."""
+    done: dict[str, Done] = {}
+    for at, entry in enumerate(due, 1):
+        progress("purging", at, len(due))
+        done[entry.id] = removal.purge(host, entry, lambda item: watch.about_purge(item, adjust))
+    return done
+
+
+def restore_needed(host: Host, look: Look, acts: Acts, *, locked: bool, progress: Progress) -> None:
+    """Put back what is needed: in every mode, under suspend, and before anything else."""
+    needed = look.plan.restores
+    if not needed:
+        return
+    with alone(host, wanted=not locked):
+        for at, item in enumerate(needed, 1):
+            progress("restoring", at, len(needed))
+            acts.entries[item.entry.id] = removal.restore(host, item.entry)
+            acts.returned.append(item)
+
+
+def _remove(looker: Looker, look: Look, first: set[tuple[bytes, Inode]], acts: Acts, progress: Progress) -> None:
+    """Quarantine what both looks let go, the longest unused first."""
+    watch = Watch(looker, look)
+    going = [item for item in look.plan.removals if (item.file.name.raw, item.file.inode) in first]
+    for at, item in enumerate(going, 1):
+        progress("removing", at, len(going))
+        acts.files[item.file.name.raw] = removal.remove(
+            looker.host,
+            item,
+            now=look.now.wall,
+            retention=looker.policy.retention,
+            third_look=watch.about_removal,
+        )
+
+
+def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress) -> None:
+    """Delete what is due, what this pass removed with `retention: 0s` included, if nothing was left unasked."""
+    if look.plan.purge_blocked is not None:
+        return
+    due = [item.entry for item in look.plan.purges]
+    just_now = {
+        done.entry.id: (name, done.entry)
+        for name, done in acts.files.items()
+        if done.action is Action.QUARANTINED and done.entry is not None
+    }
+    if looker.policy.retention <= 0:
+        due += [entry for _, entry in just_now.values()]
+    purged = purge_entries(Watch(looker, look), looker.host, due, None, progress)
+    for entry_id, done in purged.items():
+        if entry_id not in just_now:
+            acts.entries[entry_id] = done
+        elif done.action is Action.PURGED:
+            acts.files[just_now[entry_id][0]] = done
+    acts.purged_bytes += sum(entry.reclaimable for entry in due if purged[entry.id].action is Action.PURGED)
+
+
+def _settle_ids(host: Host, book: Ledger, directories: Directories, *, acting: bool) -> None:
+    """Know these directories: make their ids when a pass acts for the first time, take over those that are there."""
+    if directories not in (Directories.NEW, Directories.MEMORY_LOST):
+        return
+    found, known = identity.read(host), book.ids()
+    if acting:
+        drafted = known.ids if known is not None else identity.fresh()
+        ids = identity.Ids(
+            found.instances or drafted.instances or identity.fresh().instances,
+            found.base or drafted.base or identity.fresh().base,
+        )
+        book.set_ids(ids, made=False)
+        book.commit()
+        identity.write(host, ids)
+        book.set_ids(ids, made=True)
+    elif directories is Directories.MEMORY_LOST and (found.instances or found.base):
+        book.set_ids(found, made=found.instances is not None and found.base is not None)
+
+
+def _note_acknowledged(book: Ledger, policy: Policy, look: Look) -> None:
+    """Keep what each path of the policy's list was when it was first met, and forget what left the list."""
+    listed = {row.path for row in policy.acknowledged}
+    noted = {row.path for row in look.memory.acknowledged if not row.by_hand}
+    for unknown in look.usage.unknown:
+        if unknown.path in listed - noted:
+            book.acknowledge(Acknowledged(unknown.path, unknown.identity, by_hand=False))
+    book.forget_acknowledged(noted - listed, by_hand=False)
+
+
+def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
+    """Find out once whether a quarantined file is no more than a copy of the newer file that has its name."""
+    newer = {file.name.raw: file for file in look.inventory.files}
+    for item in look.plan.entries:
+        file = newer.get(item.entry.name.raw)
+        if item.reason is not Reason.CONFLICT or file is None:
+            continue
+        if (item.entry.id, file.inode[1]) in look.memory.compared:
+            continue
+        try:
+            same = removal.same_content(
+                quarantine.file_of(host.base, item.entry), host.base / os.fsdecode(file.name.raw)
+            )
+        except OSError:
+            continue  # unread is undecided: it stays in conflict, and is tried again
+        book.compared(item.entry.id, file.inode[1], same=same)
+
+
+def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
+    """Write into the ledger what later passes need to know of this one."""
+    in_use = [item.file.name.raw for item in look.plan.files if item.reason in USE_REASONS]
+    in_use += [item.entry.name.raw for item in look.plan.entries if item.reason in USE_REASONS]
+    in_use += [item.entry.name.raw for item in acts.returned]
+    in_use += [name for name, done in acts.files.items() if done.doubt and done.doubt.reason in USE_REASONS]
+    book.seen_in_use(in_use, look.now.wall)
+    present = {file.name.raw for file in look.inventory.files}
+    book.forget_used(but=present | {entry.name.raw for entry in look.inventory.entries})
+    last = None
+    if look.plan.complete:
+        used = used_names(look.inventory, look.usage) & present
+        last = LastPass(used, look.usage.directories + look.usage.domains)
+    book.end_pass(look.now, last, look.plan.breaker)
+
+
+def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted: float) -> Report:
+    entries, _ = quarantine.read(host.base)
+    return Report(
+        kind=kind,
+        node=host.node,
+        time=look.now.wall,
+        policy=policy,
+        rows=rows_of(look.plan, acts),
+        holds=look.plan.holds,
+        notes=look.plan.notes,
+        seconds=Seconds(look.observed, look.judged, acted),
+        plan_held=look.plan.held,
+        reclaimed=acts.purged_bytes,
+        quarantined=sum(entry.reclaimable for entry in entries),
+        complete=look.plan.complete,
+    )
+

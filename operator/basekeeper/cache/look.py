@@ -1,0 +1,114 @@
+"""One look: the cache, what uses it and what is remembered, judged together. Changes nothing."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from . import clock, identity, inventory, usage
+from .evidence import CachedFile, Inventory, QuarantineEntry, Usage
+from .ledger import Ledger
+from .memory import Clock, Memory
+from .plan import Plan, plan
+from .removal import Doubt
+from .settings import Host, Policy
+from .tree import TreeMark
+from .verdicts import Reason, Verdict
+
+Adjust = Callable[[Inventory, Usage], tuple[Inventory, Usage]]
+"""Changes what was seen before it is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen, and what follows from it."""
+
+    inventory: Inventory
+    usage: Usage
+    mark: TreeMark
+    now: Clock
+    memory: Memory
+    plan: Plan
+    observed: float
+    """Seconds that observation took."""
+    judged: float
+    """Seconds that judgement took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """Looks again and again at one host under one policy, with one memory."""
+
+    host: Host
+    policy: Policy
+    memory: Memory
+
+    def look(self, adjust: Adjust | None = None) -> Look:
+        """Observe and judge now. `adjust` may change what was seen before it is judged. Raises Unobservable."""
+        started = time.monotonic()
+        now = clock.read()
+        seen = inventory.scan(self.host)
+        used, mark = usage.gather(self.host, now.wall, seen)
+        if adjust is not None:
+            seen, used = adjust(seen, used)
+        observed = time.monotonic()
+        judged = plan(seen, used, self.policy, self.memory, now)
+        ended = time.monotonic()
+        return Look(seen, used, mark, now, self.memory, judged, observed - started, ended - observed)
+
+
+def remember(host: Host, ledger: Ledger) -> Memory:
+    """What is remembered about these directories. Raises OSError if an id file cannot be read."""
+    found = identity.read(host)
+    directories, message = identity.compare(ledger.ids(), found, host, ledger_lost=ledger.lost)
+    return ledger.memory(directories, message)
+
+
+def as_shown(policy: Policy, host: Host) -> Policy:
+    """The policy with its acknowledged paths as holds show them: both forms are accepted."""
+    prefix = f"{host.instances}/"
+    rows = tuple(replace(row, path=row.path.removeprefix(prefix).rstrip("/")) for row in policy.acknowledged)
+    return replace(policy, acknowledged=rows)
+
+
+class Watch:
+    """Looks after a rename for anything that came since the last look.
+
+    Directories are asked first, by their stamps, which is cheap; only when one changed is everything observed
+    and judged again, with the moved file put back in thought.
+    """
+
+    def __init__(self, looker: Looker, since: Look) -> None:
+        self._looker = looker
+        self._mark = since.mark
+
+    def about_removal(self, file: CachedFile, entry: QuarantineEntry) -> Doubt | None:
+        """What speaks for a file that has just been moved out of the cache."""
+        if not self._mark.changed_since():
+            return None
+
+        def put_back(seen: Inventory, used: Usage) -> tuple[Inventory, Usage]:
+            others = tuple(item for item in seen.entries if item.id != entry.id)
+            without_our_lock = replace(used, nova_locks=used.nova_locks - {file.name.lock_name})
+            return replace(seen, files=(*seen.files, file), entries=others), without_our_lock
+
+        again = self._looker.look(put_back)
+        self._mark = again.mark
+        judged = next(item for item in again.plan.files if item.file == file)
+        if judged.verdict is Verdict.REMOVE or judged.reason is Reason.LIMIT_REACHED:
+            return None
+        if judged.verdict is Verdict.HOLD:
+            return Doubt(judged.reason, judged.message)
+        return Doubt(Reason.USER_APPEARED, f"{judged.message}, since a moment ago")
+
+    def about_purge(self, entry: QuarantineEntry, adjust: Adjust | None) -> Doubt | None:
+        """What speaks for a quarantined file that is about to be deleted."""
+        if not self._mark.changed_since():
+            return None
+        again = self._looker.look(adjust)
+        self._mark = again.mark
+        if entry.id in {item.entry.id for item in again.plan.purges}:
+            return None
+        judged = next((item for item in again.plan.entries if item.entry.id == entry.id), None)
+        if judged is None:
+            return Doubt(Reason.USER_APPEARED, f"{entry.name} left the quarantine meanwhile")
+        return Doubt(judged.reason, judged.message)

@@ -1,0 +1,176 @@
+"""The act on one file: look, rename, look again. Never chooses a file.
+
+The rename into the quarantine is the fence: after it nothing can open the base by name any more, while whatever
+has it open keeps working, so a look after it cannot be overtaken. What that look finds is undone at once.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from . import inventory, locks, quarantine
+from .evidence import CachedFile, QuarantineEntry
+from .plan import Judged
+from .settings import Host
+from .verdicts import Reason
+
+
+class Action(StrEnum):
+    """What a pass did with a file."""
+
+    QUARANTINED = "Quarantined"
+    PURGED = "Purged"
+    RESTORED = "Restored"
+    SKIPPED = "Skipped"
+    """The last looks found something against it; the file is where it was."""
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What a look found against a removal."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The outcome of one act."""
+
+    action: Action
+    doubt: Doubt | None = None
+    """For SKIPPED: why."""
+    error: str | None = None
+    """For FAILED: what went wrong."""
+    entry: QuarantineEntry | None = None
+    """The quarantine entry that it made."""
+
+
+Look = Callable[[QuarantineEntry], Doubt | None]
+"""Looks for anything that speaks for a file that has just been moved into this entry."""
+
+
+def remove(host: Host, judged: Judged, *, now: float, retention: float, third_look: Look) -> Done:
+    """Move one file into the quarantine under nova's lock, unless something began to need it. Never raises OSError."""
+    file = judged.file
+    try:
+        with locks.nova_lock(host.locks, file.name.lock_name):
+            if doubt := _second_look(host, file):
+                return Done(Action.SKIPPED, doubt)
+            entry = quarantine.put(
+                host.base,
+                file,
+                now=now,
+                due_at=now + retention,
+                reason=judged.reason.value,
+                users=judged.users,
+            )
+            return _settle_or_undo(host, file, entry, third_look)
+    except locks.HeldByAnother as held:
+        return Done(Action.SKIPPED, Doubt(Reason.LOCKED_BY_NOVA, str(held)))
+    except locks.LockError as error:
+        return Done(Action.FAILED, error=str(error))
+    except OSError as error:
+        return Done(Action.FAILED, error=f"{file.name} could not be removed: {error.strerror or error}")
+
+
+def restore(host: Host, entry: QuarantineEntry) -> Done:
+    """Put a removed file back under nova's lock, with a fresh time stamp; never over another file."""
+    try:
+        with locks.nova_lock(host.locks, entry.name.lock_name):
+            quarantine.give_back(host.base, entry)
+            _refresh(host.base / os.fsdecode(entry.name.raw))
+    except quarantine.Occupied as occupied:
+        return Done(Action.SKIPPED, Doubt(Reason.CONFLICT, str(occupied)))
+    except locks.HeldByAnother as held:
+        return Done(Action.SKIPPED, Doubt(Reason.LOCKED_BY_NOVA, str(held)))
+    except locks.LockError as error:
+        return Done(Action.FAILED, error=str(error))
+    except OSError as error:
+        return Done(Action.FAILED, error=f"{entry.name} could not be restored: {error.strerror or error}")
+    return Done(Action.RESTORED)
+
+
+def purge(host: Host, entry: QuarantineEntry, last_look: Look) -> Done:
+    """Delete a removed file for good, unless a last look finds something for it. Never raises OSError."""
+    try:
+        if doubt := _in_use(quarantine.file_of(host.base, entry)) or last_look(entry):
+            return Done(Action.SKIPPED, doubt)
+        quarantine.purge(host.base, entry)
+    except OSError as error:
+        return Done(Action.FAILED, error=f"{entry.name} could not be purged: {error.strerror or error}")
+    return Done(Action.PURGED)
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes. Reads both, and leaves the page cache as it can. Raises OSError."""
+    size = 4 << 20
+    with open(one, "rb", buffering=0) as left, open(other, "rb", buffering=0) as right:
+        if os.fstat(left.fileno()).st_size != os.fstat(right.fileno()).st_size:
+            return False
+        at = 0
+        while True:
+            ours, theirs = os.pread(left.fileno(), size, at), os.pread(right.fileno(), size, at)
+            if ours != theirs:
+                return False
+            for stream in (left, right):
+                os.posix_fadvise(stream.fileno(), at, size, os.POSIX_FADV_DONTNEED)
+            if not ours:
+                return True
+            at += len(ours)
+
+
+def _second_look(host: Host, file: CachedFile) -> Doubt | None:
+    """Whether the file is still the one that was judged. Raises OSError."""
+    fd = inventory.open_directory(host.base)
+    try:
+        current = inventory.look_at(fd, file.name.raw)
+    finally:
+        os.close(fd)
+    if current is None:
+        return Doubt(Reason.USER_APPEARED, f"{file.name} is gone; something else removed it")
+    if current != file:
+        return Doubt(Reason.USER_APPEARED, f"{file.name} changed while it was being judged")
+    return _in_use(host.base / os.fsdecode(file.name.raw))
+
+
+def _settle_or_undo(host: Host, file: CachedFile, entry: QuarantineEntry, third_look: Look) -> Done:
+    """Make the move durable, or take it back if the third look, or an error in it, speaks against it."""
+    moved = quarantine.file_of(host.base, entry)
+    try:
+        touched = os.lstat(moved).st_mtime != file.mtime
+        doubt = Doubt(Reason.USER_APPEARED, "something touched it while it was being removed") if touched else None
+        doubt = doubt or _in_use(moved) or third_look(entry)
+    except Exception as error:
+        quarantine.give_back(host.base, entry)
+        return Done(Action.FAILED, error=f"{file.name} was put back, a last look at it failed: {error}")
+    if doubt is None:
+        quarantine.settle(host.base, entry)
+        return Done(Action.QUARANTINED, entry=entry)
+    try:
+        quarantine.give_back(host.base, entry)
+    except quarantine.Occupied as occupied:
+        return Done(Action.SKIPPED, Doubt(Reason.CONFLICT, f"{doubt.message}; {occupied}"), entry=entry)
+    return Done(Action.SKIPPED, doubt)
+
+
+def _in_use(path: Path) -> Doubt | None:
+    """Whether a running qemu holds its image lock on the file. Raises OSError if it cannot be asked."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if locks.qemu_holds(fd):
+            return Doubt(Reason.LOCKED_BY_QEMU, "a running qemu holds its image lock on it")
+    finally:
+        os.close(fd)
+    return None
+
+
+def _refresh(path: Path) -> None:
+    """Say "used now", so that neither nova nor we find it old; what belongs to another user may refuse that."""
+    try:
+        os.utime(path)
+    except PermissionError:
+        return

@@ -1,0 +1,185 @@
+"""What a pass has to tell, as values: the same for the terminal, for JSON and for a node's status. Pure."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .evidence import CachedFile, Note
+from .names import Kind
+from .plan import Judged, Plan
+from .quarantine_plan import Decision, Hold, JudgedEntry
+from .removal import Action, Done
+from .settings import Policy
+from .verdicts import Reason, Verdict
+
+
+class Outcome(StrEnum):
+    """How a plan or pass ended, in a word."""
+
+    CLEAN = "Clean"
+    PLANNED = "Planned"
+    ACTED = "Acted"
+    HELD = "Held"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file, what was decided, and what was done."""
+
+    name: str
+    kind: Kind
+    verdict: Verdict
+    reason: Reason
+    message: str
+    bytes: int
+    """What removing it would free."""
+    users: tuple[str, ...] = ()
+    age: float | None = None
+    unused_since: float | None = None
+    removable_at: float | None = None
+    action: Action | None = None
+    error: str | None = None
+    entry: str | None = None
+    """The quarantine entry's id, if the file lies there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long each phase took."""
+
+    observe: float = 0.0
+    judge: float = 0.0
+    act: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One plan or pass, start to end."""
+
+    kind: str
+    """`Plan` or `Pass`."""
+    node: str
+    time: float
+    policy: Policy
+    rows: tuple[Row, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    notes: tuple[Note, ...] = ()
+    seconds: Seconds = Seconds()
+    plan_held: bool = False
+    """The judgement held something."""
+    error: str | None = None
+    """Why the pass failed as a whole."""
+    reclaimed: int = 0
+    quarantined: int = 0
+    """Bytes that wait in the quarantine now."""
+    complete: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """The weightiest of what happened."""
+        actions = {row.action for row in self.rows}
+        if self.error or Action.FAILED in actions:
+            return Outcome.FAILED
+        if actions & {Action.QUARANTINED, Action.PURGED, Action.RESTORED}:
+            return Outcome.ACTED
+        if any(row.verdict is Verdict.REMOVE for row in self.rows):
+            return Outcome.PLANNED
+        return Outcome.HELD if self.held else Outcome.CLEAN
+
+    @property
+    def held(self) -> bool:
+        """Whether anything was held, by the judgement or by a late look."""
+        return self.plan_held or any(row.verdict is Verdict.HOLD for row in self.rows)
+
+    @property
+    def kept_by_reason(self) -> Mapping[str, int]:
+        """How many files are kept or held, by reason."""
+        kept = (row.reason.value for row in self.rows if row.verdict in (Verdict.KEEP, Verdict.HOLD))
+        return dict(sorted(Counter(kept).items()))
+
+    @property
+    def removable(self) -> int:
+        """Bytes that may go, or went, by this judgement."""
+        return sum(row.bytes for row in self.rows if row.verdict is Verdict.REMOVE and row.entry is None)
+
+    @property
+    def cached(self) -> tuple[Row, ...]:
+        """The rows of files that lie in the cache itself."""
+        return tuple(row for row in self.rows if row.entry is None)
+
+
+@dataclass
+class Acts:
+    """What a pass did, as it goes on."""
+
+    files: dict[bytes, Done] = field(default_factory=dict)
+    """By the name of a file that was in the cache."""
+    entries: dict[str, Done] = field(default_factory=dict)
+    """By the id of a quarantine entry that was there when the pass began."""
+    returned: list[JudgedEntry] = field(default_factory=list)
+    """Entries that were to go back; a look after that does not see them any more."""
+    purged_bytes: int = 0
+
+
+def rows_of(plan: Plan, acts: Acts) -> tuple[Row, ...]:
+    """One row for each file of the cache, after one for each quarantined file with which something happens.
+
+    What a late look found replaces the verdict. A file that went back has one row, which says so.
+    """
+    returned = {item.entry.id: item for item in acts.returned}
+    telling = [item for item in plan.entries if item.decision is not Decision.WAIT and item.entry.id not in returned]
+    rows = [_entry_row(item, acts.entries.get(item.entry.id)) for item in (*returned.values(), *telling)]
+    back = {row.name for row in rows if row.action is Action.RESTORED}
+    files = [_file_row(item, acts.files.get(item.file.name.raw)) for item in plan.files]
+    return (*rows, *(row for row in files if row.name not in back))
+
+
+def _file_row(item: Judged, done: Done | None) -> Row:
+    file: CachedFile = item.file
+    verdict, reason, message = _after(item.verdict, item.reason, item.message, done)
+    return Row(
+        name=str(file.name),
+        kind=file.name.kind,
+        verdict=verdict,
+        reason=reason,
+        message=message,
+        bytes=file.reclaimable,
+        users=item.users,
+        age=item.age,
+        unused_since=item.unused_since,
+        removable_at=item.removable_at,
+        action=done.action if done else None,
+        error=done.error if done else None,
+    )
+
+
+def _entry_row(item: JudgedEntry, done: Done | None) -> Row:
+    verdicts = {Decision.RESTORE: Verdict.KEEP, Decision.PURGE: Verdict.REMOVE, Decision.HOLD: Verdict.HOLD}
+    planned = verdicts.get(item.decision, Verdict.KEEP)
+    verdict, reason, message = _after(planned, item.reason, item.message, done)
+    back = done is not None and done.action is Action.RESTORED
+    return Row(
+        name=str(item.entry.name),
+        kind=item.entry.name.kind,
+        verdict=verdict,
+        reason=reason,
+        message=message,
+        bytes=item.entry.reclaimable,
+        users=item.users,
+        action=done.action if done else None,
+        error=done.error if done else None,
+        entry=None if back else item.entry.id,
+    )
+
+
+def _after(verdict: Verdict, reason: Reason, message: str, done: Done | None) -> tuple[Verdict, Reason, str]:
+    """The verdict as it stands after the act: a doubt of a late look is the newer knowledge."""
+    if done is None or done.doubt is None:
+        return verdict, reason, message
+    holding = done.doubt.reason in _HOLDING
+    return (Verdict.HOLD if holding else Verdict.KEEP), done.doubt.reason, done.doubt.message
+
+
+_HOLDING = frozenset({Reason.CONFLICT, Reason.UNKNOWN_USAGE, Reason.SPAWN_IN_PROGRESS, Reason.IMAGE_UNKNOWN})

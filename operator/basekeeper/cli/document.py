@@ -1,0 +1,106 @@
+"""The documents that commands print as JSON or YAML: an interface, described in docs/json.md and tested."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from basekeeper.cache.evidence import QuarantineEntry
+from basekeeper.cache.quarantine_plan import Hold
+from basekeeper.cache.report import Report, Row
+
+from .options import Output, timestamp
+
+API_VERSION = "basekeeper.io/v1alpha1"
+
+
+def write(document: Mapping[str, Any], form: Output) -> None:
+    """Print one document to standard output."""
+    if form is Output.YAML:
+        sys.stdout.write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True))
+    else:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def of_report(report: Report) -> dict[str, Any]:
+    """The document of a plan or a pass."""
+    seconds = report.seconds
+    document: dict[str, Any] = {
+        "kind": report.kind,
+        "apiVersion": API_VERSION,
+        "node": report.node,
+        "time": timestamp(report.time),
+        "policy": {"name": report.policy.name, "mode": report.policy.mode.value},
+        "outcome": report.outcome.value,
+        "holds": [of_hold(hold) for hold in report.holds],
+        "notes": [_present({"about": n.about, "message": n.message, "path": n.path}) for n in report.notes],
+        "files": [of_row(row) for row in report.rows],
+        "totals": {
+            "files": len(report.cached),
+            "bytes": sum(row.bytes for row in report.cached),
+            "removableBytes": report.removable,
+            "reclaimedBytes": report.reclaimed,
+            "quarantinedBytes": report.quarantined,
+            "keptByReason": dict(report.kept_by_reason),
+        },
+        "seconds": {
+            "observe": round(seconds.observe, 4),
+            "judge": round(seconds.judge, 4),
+            "act": round(seconds.act, 4),
+        },
+    }
+    if report.error:
+        document["error"] = report.error
+    return document
+
+
+def of_row(row: Row) -> dict[str, Any]:
+    """One file of a plan or a pass."""
+    return {
+        "name": row.name,
+        "kind": row.kind.value,
+        "verdict": row.verdict.value,
+        "reason": row.reason.value,
+        "message": row.message,
+        "users": list(row.users),
+        "ageSeconds": None if row.age is None else max(0, int(row.age)),
+        "bytes": row.bytes,
+        **_present(
+            {
+                "removableAt": None if row.removable_at is None else timestamp(row.removable_at),
+                "action": row.action and row.action.value,
+                "error": row.error,
+                "quarantineEntry": row.entry,
+            }
+        ),
+    }
+
+
+def of_hold(hold: Hold) -> dict[str, Any]:
+    """One thing that held something."""
+    return _present({"reason": hold.reason.value, "message": hold.message, "path": hold.path})
+
+
+def of_entry(entry: QuarantineEntry) -> dict[str, Any]:
+    """One quarantined file."""
+    return {
+        "name": str(entry.name),
+        "entry": entry.id,
+        "kind": entry.name.kind.value,
+        "reason": entry.reason,
+        "removedAt": timestamp(entry.removed_at),
+        "dueAt": timestamp(entry.due_at),
+        "bytes": entry.reclaimable,
+        "lastUsers": list(entry.last_users),
+    }
+
+
+def a_list(kind: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A document that is a list of things."""
+    return {"kind": kind, "apiVersion": API_VERSION, "items": items}
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}

@@ -1,0 +1,156 @@
+"""`basekeeper explain`: why is this file still here, and when will it go?"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from basekeeper.cache import engine
+from basekeeper.cache.look import Look
+from basekeeper.cache.names import Name, from_display, original_of, parse
+from basekeeper.cache.plan import unknown_about
+from basekeeper.cache.report import Acts, Row, rows_of
+from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
+
+from . import document, tables
+from . import options as o
+from .errors import CommandFailed, Exit
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+Words = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME|UUID...", help="File names in the cache, image ids, or instance ids.", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """One file and everything that is known for or against it."""
+
+    row: Row
+    evidence: tuple[str, ...]
+
+
+def explain(
+    words: Words,
+    instances_path: o.InstancesPath = o.INSTANCES,
+    base_dir: o.BaseDir = None,
+    policy: o.PolicyFile = None,
+    libvirt: o.Libvirt = o.URI,
+    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
+    state_dir: o.StateDir = o.STATE,
+    snapshots_dir: o.SnapshotsDir = None,
+    nova_host: o.NovaHost = None,
+    spawn_grace: o.SpawnGrace = o.GRACE,
+    output: o.OutputFormat = None,
+) -> None:
+    """Say why a file is kept or goes: each piece of evidence, when it may go, what would change that.
+
+    An image's id finds its files, an instance's id the files that its disks need. Changes nothing.
+    """
+    host = o.host_from(
+        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
+    )
+    try:
+        _, look = engine.judge_now(host, o.policy_from(policy))
+    except engine.PassFailed as error:
+        raise CommandFailed(str(error)) from error
+    rows = (*rows_of(look.plan, Acts()), *_waiting(look))
+    found = [_Explained(row, _evidence(look, row)) for word in words for row in _matching(word, rows)]
+    form = o.output(output)
+    if form is o.Output.TABLE:
+        for item in found:
+            _print(item)
+    else:
+        items = [_document(item) for item in found]
+        document.write(document.a_list("Explanation", items), form)
+    if missing := [word for word in words if not _matching(word, rows)]:
+        raise CommandFailed("; ".join(_absent(word, look) for word in missing))
+    raise typer.Exit(Exit.HELD if any(item.row.verdict is Verdict.HOLD for item in found) else Exit.DONE)
+
+
+def _waiting(look: Look) -> tuple[Row, ...]:
+    """Rows for what waits in the quarantine, which a plan has nothing to say about."""
+    told = {row.entry for row in rows_of(look.plan, Acts())}
+    return tuple(
+        Row(
+            name=str(item.entry.name),
+            kind=item.entry.name.kind,
+            verdict=Verdict.KEEP,
+            reason=item.reason,
+            message=item.message,
+            bytes=item.entry.reclaimable,
+            users=item.users,
+            removable_at=item.entry.due_at,
+            entry=item.entry.id,
+        )
+        for item in look.plan.entries
+        if item.entry.id not in told
+    )
+
+
+def _matching(word: str, rows: tuple[Row, ...]) -> list[Row]:
+    """The rows that a word means: a file's name, an entry's id, an image's files, or what an instance uses."""
+    named = [row for row in rows if word in (row.name, row.entry)]
+    if named or not _UUID.fullmatch(word):
+        return named
+    image = original_of(word.lower())
+    of_image = [row for row in rows if parse(from_display(row.name)).image == image]
+    return of_image or [row for row in rows if any(word.lower() in user for user in row.users)]
+
+
+def _absent(word: str, look: Look) -> str:
+    name = original_of(word.lower()) if _UUID.fullmatch(word) else from_display(word)
+    users = look.usage.by_name.get(name, ())
+    if users:
+        return f"{word}: {name.decode('ascii', 'replace')} is not in the cache, although {users[0].who} needs it"
+    return f"{word}: no file of that name or image is in the cache or in the quarantine, and no instance of that id uses one"
+
+
+def _evidence(look: Look, row: Row) -> tuple[str, ...]:
+    """Each thing that speaks for or against the file, in the order in which judgement asks."""
+    usage, memory = look.usage, look.memory
+    name: Name = parse(from_display(row.name))
+    lines = [f"needed by {user}" for user in row.users]
+    if name.image and (made := usage.images.get(name.image)):
+        lines += [f"{user.who} was made from its image" for user in made]
+    if name.lock_name in usage.nova_locks:
+        lines.append("nova's lock for its name is held")
+    file = next((item for item in look.inventory.files if str(item.name) == row.name), None)
+    if file is not None and row.entry is None:
+        lines.append(f"time stamp {o.timestamp(file.mtime)} (nova's last touch, not a change of content)")
+    if (used := memory.last_used.get(name.raw)) is not None:
+        lines.append(f"last seen in use {o.timestamp(used)}")
+    if memory.ages_since is not None:
+        lines.append(f"no age counts from before {o.timestamp(memory.ages_since)}")
+    if (pin := memory.pins.get(name.raw)) is not None:
+        lines.append(f"pinned by hand until {o.timestamp(pin)}")
+    lines += [f"unknown: {item.message}" for item in unknown_about(name, usage.unknown)]
+    if not row.users and row.verdict is not Verdict.FOREIGN and not unknown_about(name, usage.unknown):
+        lines.append("no disk, snapshot, domain or qemu lock names it, and all of them could be asked")
+    return tuple(lines)
+
+
+def _document(item: _Explained) -> dict[str, Any]:
+    return {
+        **document.of_row(item.row),
+        "meaning": MEANING[item.row.reason],
+        "evidence": list(item.evidence),
+        "whatNext": WHAT_NEXT[item.row.reason],
+    }
+
+
+def _print(item: _Explained) -> None:
+    out, row = tables.console(), item.row
+    place = " in the quarantine" if row.entry else ""
+    out.print(Text.assemble((row.name, "bold"), f"  {row.kind.value}{place}, {tables.size(row.bytes)}"))
+    out.print(Text.assemble("  ", (f"{row.verdict.value}: {row.reason.value}", "bold"), f"  {MEANING[row.reason]}"))
+    out.print(Text(f"  why       {row.message}"))
+    for at, line in enumerate(item.evidence):
+        out.print(Text(f"  {'evidence' if at == 0 else '        '}  {line}"))
+    if row.removable_at is not None:
+        out.print(Text(f"  may go    {o.timestamp(row.removable_at)}"))
+    out.print(Text(f"  next      {WHAT_NEXT[row.reason]}"))

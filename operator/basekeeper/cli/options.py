@@ -1,0 +1,160 @@
+"""The options that every command shares, and what they mean for the engine."""
+
+import socket
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from basekeeper.cache.settings import Host, Policy
+from basekeeper.resources import manifest
+from basekeeper.resources.image_cache_policy import to_engine
+from basekeeper.resources.quantities import QuantityError, parse_duration
+
+from .errors import UsageError
+
+WHERE = "Where things are"
+
+
+class Output(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+InstancesPath = Annotated[
+    Path,
+    typer.Option("--instances-path", metavar="DIR", help="nova's instances directory.", rich_help_panel=WHERE),
+]
+BaseDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--base-dir",
+        metavar="DIR",
+        help="The cache of base images; nova's subdirectory_name.  [default: _base in the instances directory]",
+        rich_help_panel=WHERE,
+    ),
+]
+SnapshotsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--snapshots-dir",
+        metavar="DIR",
+        help="nova's snapshots_directory.  [default: snapshots in the instances directory]",
+        rich_help_panel=WHERE,
+    ),
+]
+StateDir = Annotated[
+    Path,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        help="Where the ledger is: on the host's own disk, not beside the instances.",
+        rich_help_panel=WHERE,
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="An ImageCachePolicy manifest, the one that kubectl apply takes.  [default: Audit with the defaults]",
+    ),
+]
+Libvirt = Annotated[
+    str,
+    typer.Option(
+        "--libvirt",
+        metavar="URI|none",
+        help="Where libvirt listens (always opened read-only); `none` says that this host has no hypervisor to ask.",
+    ),
+]
+LibvirtTimeout = Annotated[
+    str,
+    typer.Option("--libvirt-timeout", metavar="DURATION", help="How long one libvirt call may take."),
+]
+NovaHost = Annotated[
+    str | None,
+    typer.Option("--nova-host", metavar="NAME", help="nova's `host` for this machine.  [default: the host name]"),
+]
+SpawnGrace = Annotated[
+    str,
+    typer.Option(
+        "--spawn-grace",
+        metavar="DURATION",
+        help="A directory without a domain that changed this recently may be a starting instance; "
+        "0s: nothing can be starting here.",
+    ),
+]
+OutputFormat = Annotated[
+    Output | None,
+    typer.Option("-o", "--output", help="How to print.  [default: table on a terminal, json elsewhere]"),
+]
+
+INSTANCES = Path("/var/lib/nova/instances")
+STATE = Path("/var/lib/basekeeper")
+URI = "qemu:///system"
+TIMEOUT = "10s"
+GRACE = "10m"
+
+
+def host_from(
+    instances_path: Path,
+    base_dir: Path | None,
+    snapshots_dir: Path | None,
+    state_dir: Path,
+    libvirt: str,
+    libvirt_timeout: str,
+    nova_host: str | None,
+    spawn_grace: str,
+) -> Host:
+    """The engine's view of this host. Raises UsageError."""
+    instances = instances_path.absolute()
+    if not instances.is_dir():
+        what = "is not a directory" if instances.exists() else "does not exist"
+        raise UsageError(f"--instances-path {instances_path} {what}; give nova's instances directory")
+    return Host(
+        node=socket.gethostname(),
+        instances=instances,
+        base=(base_dir or instances / "_base").absolute(),
+        snapshots=(snapshots_dir or instances / "snapshots").absolute(),
+        state=state_dir.absolute(),
+        libvirt=None if libvirt == "none" else libvirt,
+        libvirt_timeout=duration("--libvirt-timeout", libvirt_timeout),
+        nova_host=nova_host,
+        spawn_grace=duration("--spawn-grace", spawn_grace),
+    )
+
+
+def policy_from(path: Path | None) -> Policy:
+    """The policy in a manifest, or Audit with the defaults. Raises UsageError."""
+    if path is None:
+        return Policy()
+    try:
+        return to_engine(manifest.load(path), socket.gethostname())
+    except manifest.PolicyError as error:
+        raise UsageError(str(error)) from error
+
+
+def duration(option: str, text: str) -> float:
+    """Seconds of an option like `10m`. Raises UsageError."""
+    try:
+        return parse_duration(text)
+    except QuantityError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def output(chosen: Output | None) -> Output:
+    """The chosen form, or what fits where standard output goes."""
+    return chosen or (Output.TABLE if sys.stdout.isatty() else Output.JSON)
+
+
+def timestamp(seconds: float) -> str:
+    """Unix seconds as Kubernetes writes times; out of range: the nearest that can be written."""
+    bounded = min(max(seconds, 0.0), 253402300799.0)
+    return datetime.fromtimestamp(bounded, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

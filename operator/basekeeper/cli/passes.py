@@ -1,0 +1,106 @@
+"""`basekeeper plan` and `basekeeper run`: what a pass would do, and a pass."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from basekeeper.cache import engine
+from basekeeper.cache.report import Outcome, Report
+from basekeeper.cache.settings import Host, Policy
+
+from . import document, tables
+from . import options as o
+from .errors import CommandFailed, Exit
+
+
+def plan(
+    instances_path: o.InstancesPath = o.INSTANCES,
+    base_dir: o.BaseDir = None,
+    policy: o.PolicyFile = None,
+    libvirt: o.Libvirt = o.URI,
+    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
+    state_dir: o.StateDir = o.STATE,
+    snapshots_dir: o.SnapshotsDir = None,
+    nova_host: o.NovaHost = None,
+    spawn_grace: o.SpawnGrace = o.GRACE,
+    output: o.OutputFormat = None,
+) -> None:
+    """Say for every file in the cache whether it may go, and why. Changes nothing at all.
+
+    Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something is held.
+    """
+    host = o.host_from(
+        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
+    )
+    settings = o.policy_from(policy)
+    _finish(lambda: engine.judge_now(host, settings)[0], "Plan", host, settings, o.output(output))
+
+
+def run(
+    instances_path: o.InstancesPath = o.INSTANCES,
+    base_dir: o.BaseDir = None,
+    policy: o.PolicyFile = None,
+    libvirt: o.Libvirt = o.URI,
+    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
+    state_dir: o.StateDir = o.STATE,
+    snapshots_dir: o.SnapshotsDir = None,
+    nova_host: o.NovaHost = None,
+    spawn_grace: o.SpawnGrace = o.GRACE,
+    output: o.OutputFormat = None,
+) -> None:
+    """Make one pass, which acts as the policy's mode allows.
+
+    Audit (without a policy too) reports, and puts back what was removed and is needed. Enforce also removes what
+    may go, into the quarantine, and purges what has been there for its retention.
+
+    Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something was held.
+    """
+    host = o.host_from(
+        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
+    )
+    settings = o.policy_from(policy)
+    with progress_shown() as progress:
+        made = _attempt(lambda: engine.run(host, settings, progress), "Pass", host, settings)
+    _end(made, o.output(output))
+
+
+@contextmanager
+def progress_shown() -> Iterator[engine.Progress]:
+    """A progress bar on a terminal's standard error; silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda what, at, of: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1)
+        yield lambda what, at, of: bar.update(task, description=what, completed=at, total=of)
+
+
+def _finish(make: Callable[[], Report], kind: str, host: Host, policy: Policy, form: o.Output) -> None:
+    _end(_attempt(make, kind, host, policy), form)
+
+
+def _attempt(make: Callable[[], Report], kind: str, host: Host, policy: Policy) -> Report:
+    """The report, or one that says why there is none."""
+    try:
+        return make()
+    except engine.PassFailed as error:
+        return Report(kind, host.node, time.time(), policy, error=str(error))
+
+
+def _end(report: Report, form: o.Output) -> None:
+    """Print a report, the document also when the pass failed, and leave with its status."""
+    if form is not o.Output.TABLE:
+        document.write(document.of_report(report), form)
+    elif not report.error:
+        tables.print_report(report)
+    if report.error:
+        raise CommandFailed(report.error)
+    if report.outcome is Outcome.FAILED:
+        raise CommandFailed("; ".join(row.error for row in report.rows if row.error))
+    raise typer.Exit(Exit.HELD if report.held else Exit.DONE)
