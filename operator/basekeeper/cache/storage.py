@@ -1,0 +1,140 @@
+"""Who else uses this storage: other hosts' instances cannot be seen from here.
+
+Two signals count. nova's registry `compute_nodes` in the instances path, a JSON object `{host: time}` that each
+host's image-cache task rewrites in place (`virt/storage_users.py`); hosts are never dropped from it, so an entry
+says something only while it is fresh. And the file system's type: a network or cluster type is there to be
+mounted by several hosts, whether or not they registered.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .evidence import Note, Shared, Unknown
+from .files import FILE, identity_of, open_quietly
+from .names import display
+from .settings import HOUR, Host
+
+FRESH = 25 * HOUR
+"""nova counts a host for 24 hours; one more, because clocks and intervals differ."""
+
+# Types that several hosts are meant to mount at once. Not 9p and virtiofs: those hand one directory of a
+# hypervisor to one guest, and guests that do share one show themselves in the registry.
+_SHARED_TYPES = frozenset(
+    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "gfs2", "ocfs2", "lustre", "beegfs", "fhgfs", "gpfs", "afs", "orangefs", "pvfs2", "panfs", "wekafs", "acfs", "fuse.glusterfs", "fuse.juicefs", "fuse.moosefs", "fuse.mfs", "fuse.lizardfs", "fuse.saunafs", "fuse.seaweedfs", "fuse.quobyte", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.orangefs", "fuse.dfuse"]
+)
+_SHARED_PREFIXES = ("fuse.ceph", "fuse.juicefs", "fuse.quobyte")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_LARGEST_REGISTRY = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What is known about who shares the storage."""
+
+    shared: Shared | None = None
+    own_entry_at: float | None = None
+    """When nova on this host last registered, Unix seconds; never in the future."""
+    unknown: tuple[Unknown, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+def look(host: Host, now: float) -> Storage:
+    """Read the registry and the file-system types; `now` is in Unix seconds. Raises nothing."""
+    path = host.instances / "compute_nodes"
+    by_type = _shared_by_type(host)
+    entries, trouble = _read_registry(path)
+    unknown: list[Unknown] = []
+    notes: list[Note] = []
+    if trouble is not None:
+        message = f"nova's registry of the hosts that share the instances path, compute_nodes, {trouble}"
+        if by_type is not None:
+            message += "; who else uses this storage is unknown until nova has written it again"
+            unknown.append(Unknown(message, "compute_nodes", identity_of(bytes(path))))
+        else:
+            notes.append(Note("RegistryUnreadable", message, "compute_nodes"))
+    own = [seen for name, seen in entries.items() if is_own(host, name) and seen <= now]
+    others = {name: seen for name, seen in entries.items() if not is_own(host, name)}
+    fresh = sorted(name for name, seen in others.items() if now - seen < FRESH)
+    stale = sorted(others.keys() - set(fresh))
+    if stale and by_type is None:
+        message = f"compute_nodes still lists hosts that have not registered for a day: {', '.join(stale[:5])}"
+        notes.append(Note("RegistryStale", message, "compute_nodes"))
+    shared = by_type
+    if fresh:
+        shared = Shared(
+            f"compute_nodes says that other hosts use this storage ({', '.join(fresh[:5])}); if one of them is this "
+            "host under its former name, its entry ceases to count after a day"
+        )
+    return Storage(shared, max(own, default=None), tuple(unknown), tuple(notes))
+
+
+def is_own(host: Host, name: str) -> bool:
+    """Whether the registry's `name` is this host: as given, or the node's name with or without its domain."""
+    if host.nova_host is not None:
+        return name == host.nova_host
+    mine, other = host.node.lower(), name.lower()
+    return mine == other or mine.startswith(f"{other}.") or other.startswith(f"{mine}.")
+
+
+def _read_registry(path: Path) -> tuple[Mapping[str, float], str | None]:
+    """The registry's entries, and what is wrong with it: the end of a sentence."""
+    try:
+        descriptor = open_quietly(bytes(path), FILE)
+        try:
+            text = os.read(descriptor, _LARGEST_REGISTRY)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return {}, None
+    except OSError as error:
+        return {}, f"cannot be read ({error.strerror})"
+    try:
+        registry = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}, "is no complete JSON"
+    if not isinstance(registry, dict):
+        return {}, "is no JSON object"
+    entries = {name: float(seen) for name, seen in registry.items() if _is_time(seen)}
+    return entries, None if len(entries) == len(registry) else "has entries without a time"
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 and math.isfinite(value)
+
+
+def _shared_by_type(host: Host) -> Shared | None:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return None
+    for path in (host.instances, host.base):
+        kind = file_system_type(mounts, os.path.realpath(bytes(path)))
+        if kind in _SHARED_TYPES or kind.startswith(_SHARED_PREFIXES):
+            return Shared(
+                f"{display(bytes(path))} is on a file system of type {kind}, which other hosts can mount, and their "
+                "instances cannot be seen from here"
+            )
+    return None
+
+
+def file_system_type(mounts: bytes, path: bytes) -> str:
+    """The type of the file system that `path`, absolute and without symlinks, is on.
+
+    `mounts` is the content of `/proc/self/mountinfo` (proc(5)). The longest mount point that leads to the path
+    counts, and of several at one place the last, which hides the others. Empty when there is none.
+    """
+    best: tuple[int, str] = (-1, "")
+    for line in mounts.splitlines():
+        left, _, right = line.partition(b" - ")
+        fields = left.split(b" ")
+        if len(fields) < 5 or not right:
+            continue
+        point = _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), fields[4]).rstrip(b"/")
+        if (path == point or path.startswith(point + b"/")) and len(point) >= best[0]:
+            best = len(point), right.split(b" ")[0].decode("ascii", "replace")
+    return best[1]

@@ -1,0 +1,187 @@
+"""The observe half of a pass put together: everything that may need a base, and all that could not be asked.
+
+The order matters. The instances tree is walked first and domains are asked after it, because nova defines a
+domain last; then the tree is listed once more for directories that came or were renamed meanwhile. What the
+headers mean is settled only then, because a domain may be the one who says what format a file has.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from . import domains, holders, processes, storage
+from .declared import Declared
+from .disks import Chains, Link, Trace, believed
+from .domain_xml import Domain, DomainDisk
+from .evidence import ImageUser, Inode, Inventory, Note, Source, Unknown, Usage, User
+from .files import identity_of
+from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
+from .names import display, original_of
+from .settings import Host
+from .tree import Disk, Tree, TreeMark, Unobservable
+
+__all__ = ["TreeMark", "Unobservable", "gather"]
+
+_ROOT_DISKS = frozenset({b"disk", b"disk.rescue"})
+
+
+def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMark]:
+    """What needs the files of `inventory` at `now` (Unix seconds), and a mark of the tree that said so.
+
+    Changes nothing on the host. Raises `Unobservable` when the instances path cannot be read; whatever else
+    cannot be read is an `Unknown` in the answer.
+    """
+    tree = Tree(host)
+    tree.walk()
+    answer = domains.ask(host.libvirt, host.libvirt_timeout)
+    tree.settle()
+    evidence = _Evidence(host, now, inventory, tree, answer.domains)
+    evidence.read_tree()
+    for domain in answer.domains:
+        evidence.read_domain(domain)
+    if answer.failure is not None:
+        evidence.unknown[None] = Unknown(answer.failure)
+    shared = storage.look(host, now)
+    held = holders.look(host, inventory)
+    wanted = holders.candidates(inventory, iter(evidence.by_name), held.qemu.union(evidence.by_inode))
+    usage = Usage(
+        by_name={name: tuple(users) for name, users in evidence.by_name.items()},
+        by_inode={inode: tuple(users) for inode, users in evidence.by_inode.items()},
+        images={name: tuple(users) for name, users in evidence.images.items()},
+        qemu_locks=frozenset(held.qemu),
+        nova_locks=frozenset(held.nova),
+        open_files=processes.open_files(wanted),
+        unknown=(*tree.unknown, *evidence.unknown.values(), *shared.unknown, *held.unknown),
+        spawns=tuple(evidence.machines.spawns(tree.directories, now)),
+        unidentified_raw=tuple(evidence.unidentified_raw),
+        nova_pass_at=shared.own_entry_at,
+        shared=shared.shared,
+        directories=sum(map(is_instance, tree.directories)),
+        domains=len(answer.domains),
+        homeless_domains=tuple(evidence.machines.homeless()),
+        notes=(*tree.notes, *evidence.declared.notes, *evidence.notes, *shared.notes),
+    )
+    return usage, tree.mark
+
+
+@dataclass
+class _Evidence:
+    """What has been gathered so far; users are kept as dictionaries for their order and uniqueness."""
+
+    host: Host
+    now: float
+    inventory: Inventory
+    tree: Tree
+    all_domains: Iterable[Domain]
+    by_name: dict[bytes, dict[User, None]] = field(default_factory=dict)
+    by_inode: dict[Inode, dict[User, None]] = field(default_factory=dict)
+    images: dict[bytes, list[ImageUser]] = field(default_factory=dict)
+    unknown: dict[str | None, Unknown] = field(default_factory=dict)
+    """By path as shown: a disk that the walk and a domain both lead to is reported once."""
+    unidentified_raw: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.machines = Machines(self.host, self.all_domains)
+        self.declared = Declared(self.host, self.tree.directories, self.all_domains)
+        heads = {disk.head.inode: disk.head for disk in self.tree.disks if disk.head is not None}
+        self.chains = Chains(self.host, self.declared, heads, self.now)
+        self._walked = heads.keys()
+        self._cached = {file.inode for file in self.inventory.files} | {entry.inode for entry in self.inventory.entries}
+        self._broken: set[Inode | bytes] = set()
+        covered = [disk.path for domain in self.all_domains for disk in domain.disks if disk.covered]
+        self._covered: set[Inode | bytes] = {*covered, *filter(None, map(_inode, covered))}
+
+    def read_tree(self) -> None:
+        """Every disk that the walk found."""
+        for disk in self.tree.disks:
+            head = disk.head
+            if head is None:
+                self._fail(disk.path, f"cannot be read ({disk.error})")
+                continue
+            formats = self.declared.of_disk(disk)
+            header = believed(head, formats, self.now, self.host.spawn_grace)
+            if header is None:
+                if head.size > 0:
+                    self._note_raw(disk)
+            elif isinstance(header, str):
+                self._fail(disk.path, header, head.inode)
+            else:
+                self._add_trace(disk.path, self.chains.trace(head, header, disk.directory.path), head.inode)
+            if head.inode in self._cached:
+                # A disk that is itself a base, by a link.
+                self._add(User(Source.OVERLAY, self._show(disk.path)), (), (head.inode,))
+
+    def read_domain(self, domain: Domain) -> None:
+        """What one domain names, and the disks of it that the walk has not met."""
+        user = User(Source.DOMAIN, domain.who)
+        paths = (*domain.base_paths, *domain.boot_files)
+        self._add(user, (path.rpartition(b"/")[2] for path in domain.base_paths), filter(None, map(_inode, paths)))
+        needed = False
+        for disk in (*domain.disks, *domain.mirrors):
+            if not disk.serial:
+                lost = not self._read_domain_disk(domain, disk)
+                needed = needed or (lost and disk.local_file and disk.device == "disk")
+        for image in sorted(domain.nova.images) if domain.nova is not None else ():
+            self.images.setdefault(original_of(image), []).append(ImageUser(domain.who, needed))
+
+    def _read_domain_disk(self, domain: Domain, disk: DomainDisk) -> bool:
+        """Read a disk that a domain names unless the walk did; False if it is missing or unreadable."""
+        renamed = renamed_for_resize(disk.path)
+        if is_missing(disk.path):
+            if not is_missing(renamed):
+                return renamed not in self._broken
+            shown = self._show(disk.path)
+            self.notes.append(Note("DomainDiskMissing", f"{shown}, a disk of {domain.who}, is missing", shown))
+            return False
+        inode = _inode(disk.path)
+        if inode not in self._walked:
+            formats = frozenset({disk.format} if disk.format else ())
+            self._add_trace(disk.path, self.chains.trace_path(Link(disk.path, formats)), inode)
+        return disk.path not in self._broken and inode not in self._broken
+
+    def _add_trace(self, path: bytes, trace: Trace, inode: Inode | None) -> None:
+        shown = self._show(path)
+        self._add(User(Source.OVERLAY, shown), trace.names, trace.inodes)
+        if trace.problems:
+            self._fail(path, f"has a chain of backing files that cannot be followed: {'; '.join(trace.problems)}", inode)
+        if trace.looped:
+            self.notes.append(Note("ChainLoop", f"the chain of backing files of {shown} leads back into itself", shown))
+
+    def _add(self, user: User, names: Iterable[bytes], inodes: Iterable[Inode]) -> None:
+        for name in names:
+            self.by_name.setdefault(name, {})[user] = None
+        for inode in inodes:
+            self.by_inode.setdefault(inode, {})[user] = None
+
+    def _note_raw(self, disk: Disk) -> None:
+        """A raw root disk was made from some image: note it unless its domain says from which."""
+        directory = disk.directory
+        if disk.name not in _ROOT_DISKS or directory.snapshots or is_deleted(directory):
+            return
+        domain = self.machines.domain_of(directory)
+        if domain is None or domain.nova is None or not domain.nova.names_booted_image:
+            self.unidentified_raw.append(self._show(disk.path))
+
+    def _fail(self, path: bytes, what: str, inode: Inode | None = None) -> None:
+        """A disk that may need bases nobody can name; unless its running domain names them all."""
+        inode = inode or _inode(path)
+        self._broken.add(path)
+        if inode is not None:
+            self._broken.add(inode)
+        if path in self._covered or inode in self._covered:
+            return
+        shown = self._show(path)
+        message = f"{shown} {what}, so the bases that it needs are not all known; repair or remove it, or acknowledge it"
+        self.unknown.setdefault(shown, Unknown(message, shown, identity_of(path)))
+
+    def _show(self, path: bytes) -> str:
+        return display(self.host.shown(path))
+
+
+def _inode(path: bytes) -> Inode | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
