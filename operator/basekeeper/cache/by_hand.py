@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from . import clock, engine, identity, ledger, quarantine, removal
+from .acts import Done
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
 from .look import Looker, Watch, as_shown, remember
 from .memory import Acknowledged
 from .names import from_display
 from .quarantine_plan import JudgedEntry
-from .removal import Done
 from .report import Acts
 from .settings import Host, Policy
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from . import identity, ledger, locks, quarantine, removal
+from .acts import Action, Done
 from .evidence import Inode, QuarantineEntry
 from .inventory import Unobservable
 from .ledger import Ledger, LedgerError
 from .look import Adjust, Look, Looker, Watch, as_shown, remember
 from .memory import Acknowledged, Directories, LastPass
 from .plan import used_names
-from .removal import Action, Done
 from .report import Acts, Report, Seconds, rows_of
 from .settings import Host, Mode, Policy
 from .verdicts import USE_REASONS, Reason
@@ -242,4 +242,3 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         quarantined=sum(entry.reclaimable for entry in entries),
         complete=look.plan.complete,
     )
-

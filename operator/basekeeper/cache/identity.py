@@ -58,7 +58,10 @@ def compare(known: KnownIds | None, found: Ids, host: Host, *, ledger_lost: bool
         return Directories.MEMORY_LOST, (
             f"the ledger in {host.state} was lost or is another one, so every age starts anew from now"
         )
-    pairs = ((instances_file(host), known.ids.instances, found.instances), (base_file(host), known.ids.base, found.base))
+    pairs = (
+        (instances_file(host), known.ids.instances, found.instances),
+        (base_file(host), known.ids.base, found.base),
+    )
     if not known.made and all(there in (None, wanted) for _, wanted, there in pairs):
         return Directories.NEW, ""
     for path, wanted, there in pairs:

@@ -79,5 +79,3 @@ def _type(mode: int) -> FileType:
     if stat.S_ISDIR(mode):
         return FileType.DIRECTORY
     return FileType.SYMLINK if stat.S_ISLNK(mode) else FileType.OTHER
-
-

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import clock, identity, inventory, usage
+from .acts import Doubt
 from .evidence import CachedFile, Inventory, QuarantineEntry, Usage
 from .ledger import Ledger
 from .memory import Clock, Memory
 from .plan import Plan, plan
-from .removal import Doubt
 from .settings import Host, Policy
 from .tree import TreeMark
 from .verdicts import Reason, Verdict

@@ -92,9 +92,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     """
     unknown = tuple(item for item in usage.unknown if not is_acknowledged(item, policy, memory, now.wall))
     usage = replace(usage, unknown=unknown)
-    restart_ages = (
-        memory.directories is Directories.MEMORY_LOST or anomalies.clock_jump(memory.clock, now) is not None
-    )
+    restart_ages = memory.directories is Directories.MEMORY_LOST or anomalies.clock_jump(memory.clock, now) is not None
     if memory.directories is Directories.MEMORY_LOST and memory.ages_since is None:
         memory = replace(memory, ages_since=now.wall)
     judge = _Judge(usage, policy, memory, now)
@@ -105,7 +103,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     judged = [judge.file(file) for file in inventory.files]
     held = [_hold_if_stopped(item, stops, usage, judge) for item in judged]
     files = _throttle(held, policy)
-    entries = judge_entries(inventory, usage, policy, memory, now, stops, judge.need)
+    entries = judge_entries(inventory, usage, memory, now, stops, judge.need)
     holds = _collect_holds(files, entries, stops, usage)
     return Plan(
         files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
@@ -122,9 +120,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
 def used_names(inventory: Inventory, usage: Usage) -> frozenset[bytes]:
     """The names of bases that have users now, on disk or not."""
     by_file = {
-        file.name.raw
-        for file in inventory.files
-        if file.inode in usage.by_inode or file.inode in usage.qemu_locks
+        file.name.raw for file in inventory.files if file.inode in usage.by_inode or file.inode in usage.qemu_locks
     }
     return frozenset(by_file | {name for name, users in usage.by_name.items() if users})
 
@@ -136,9 +132,7 @@ def is_acknowledged(unknown: Unknown, policy: Policy, memory: Memory, now: float
     """
     if unknown.path is None:
         return False
-    in_policy = any(
-        row.path == unknown.path and (row.until is None or now < row.until) for row in policy.acknowledged
-    )
+    in_policy = any(row.path == unknown.path and (row.until is None or now < row.until) for row in policy.acknowledged)
     remembered = [row for row in memory.acknowledged if row.path == unknown.path]
     by_hand = any(row.by_hand and (row.until is None or now < row.until) for row in remembered)
     same = all(row.identity == unknown.identity for row in remembered)

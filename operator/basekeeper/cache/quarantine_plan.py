@@ -13,7 +13,6 @@ from .anomalies import Stop
 from .evidence import Inode, Inventory, QuarantineEntry, Usage
 from .memory import Clock, Memory
 from .names import Name
-from .settings import Policy
 from .verdicts import Reason
 
 
@@ -56,7 +55,6 @@ Need = Callable[[Name, Inode], tuple[Reason, str, tuple[str, ...]] | None]
 def judge_entries(
     inventory: Inventory,
     usage: Usage,
-    policy: Policy,
     memory: Memory,
     now: Clock,
     stops: Sequence[Stop],

@@ -6,54 +6,23 @@ has it open keeps working, so a look after it cannot be overtaken. What that loo
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from . import inventory, locks, quarantine
+from .acts import Action, Done, Doubt
 from .evidence import CachedFile, QuarantineEntry
 from .plan import Judged
 from .settings import Host
 from .verdicts import Reason
 
-
-class Action(StrEnum):
-    """What a pass did with a file."""
-
-    QUARANTINED = "Quarantined"
-    PURGED = "Purged"
-    RESTORED = "Restored"
-    SKIPPED = "Skipped"
-    """The last looks found something against it; the file is where it was."""
-    FAILED = "Failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """What a look found against a removal."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The outcome of one act."""
-
-    action: Action
-    doubt: Doubt | None = None
-    """For SKIPPED: why."""
-    error: str | None = None
-    """For FAILED: what went wrong."""
-    entry: QuarantineEntry | None = None
-    """The quarantine entry that it made."""
-
-
-Look = Callable[[QuarantineEntry], Doubt | None]
+ThirdLook = Callable[[CachedFile, QuarantineEntry], Doubt | None]
 """Looks for anything that speaks for a file that has just been moved into this entry."""
 
+LastLook = Callable[[QuarantineEntry], Doubt | None]
+"""Looks for anything that speaks for a quarantined file that is about to be deleted."""
 
-def remove(host: Host, judged: Judged, *, now: float, retention: float, third_look: Look) -> Done:
+
+def remove(host: Host, judged: Judged, *, now: float, retention: float, third_look: ThirdLook) -> Done:
     """Move one file into the quarantine under nova's lock, unless something began to need it. Never raises OSError."""
     file = judged.file
     try:
@@ -94,7 +63,7 @@ def restore(host: Host, entry: QuarantineEntry) -> Done:
     return Done(Action.RESTORED)
 
 
-def purge(host: Host, entry: QuarantineEntry, last_look: Look) -> Done:
+def purge(host: Host, entry: QuarantineEntry, last_look: LastLook) -> Done:
     """Delete a removed file for good, unless a last look finds something for it. Never raises OSError."""
     try:
         if doubt := _in_use(quarantine.file_of(host.base, entry)) or last_look(entry):
@@ -137,14 +106,14 @@ def _second_look(host: Host, file: CachedFile) -> Doubt | None:
     return _in_use(host.base / os.fsdecode(file.name.raw))
 
 
-def _settle_or_undo(host: Host, file: CachedFile, entry: QuarantineEntry, third_look: Look) -> Done:
+def _settle_or_undo(host: Host, file: CachedFile, entry: QuarantineEntry, third_look: ThirdLook) -> Done:
     """Make the move durable, or take it back if the third look, or an error in it, speaks against it."""
     moved = quarantine.file_of(host.base, entry)
     try:
         touched = os.lstat(moved).st_mtime != file.mtime
         doubt = Doubt(Reason.USER_APPEARED, "something touched it while it was being removed") if touched else None
-        doubt = doubt or _in_use(moved) or third_look(entry)
-    except Exception as error:
+        doubt = doubt or _in_use(moved) or third_look(file, entry)
+    except Exception as error:  # noqa: BLE001 (whatever failed, the file must go back)
         quarantine.give_back(host.base, entry)
         return Done(Action.FAILED, error=f"{file.name} was put back, a last look at it failed: {error}")
     if doubt is None:

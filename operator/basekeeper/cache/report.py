@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from .acts import Action, Done
 from .evidence import CachedFile, Note
 from .names import Kind
 from .plan import Judged, Plan
 from .quarantine_plan import Decision, Hold, JudgedEntry
-from .removal import Action, Done
 from .settings import Policy
 from .verdicts import Reason, Verdict
 

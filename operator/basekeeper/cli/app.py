@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer import exceptions
@@ -13,7 +13,8 @@ from . import hold, quarantine
 from .adopt import adopt
 from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
-from .import_nova_conf import import_nova_conf
+
+# from .import_nova_conf import import_nova_conf
 from .passes import plan, run
 
 app = typer.Typer(
@@ -34,7 +35,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of the program itself."""
 
@@ -45,7 +48,7 @@ app.command()(explain)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(hold.app, name="hold")
 app.command()(adopt)
-app.command("import-nova-conf")(import_nova_conf)
+# app.command("import-nova-conf")(import_nova_conf)
 
 
 def main() -> None:
@@ -66,7 +69,7 @@ def main() -> None:
     sys.exit(status or Exit.DONE)
 
 
-def _leave(message: str, status: Exit) -> None:
+def _leave(message: str, status: Exit) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.write("basekeeper: " + " ".join(message.split()) + "\n")
     sys.exit(status)

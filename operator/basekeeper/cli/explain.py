@@ -9,9 +9,10 @@ from rich.text import Text
 
 from basekeeper.cache import engine
 from basekeeper.cache.look import Look
-from basekeeper.cache.names import Name, from_display, original_of, parse
+from basekeeper.cache.names import Name, display, from_display, original_of, parse
 from basekeeper.cache.plan import unknown_about
 from basekeeper.cache.report import Acts, Row, rows_of
+from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
 
 from . import document, tables
@@ -22,7 +23,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 Words = Annotated[
     list[str],
-    typer.Argument(metavar="NAME|UUID...", help="File names in the cache, image ids, or instance ids.", show_default=False),
+    typer.Argument(
+        metavar="NAME|UUID...", help="File names in the cache, image ids, or instance ids.", show_default=False
+    ),
 ]
 
 
@@ -34,28 +37,19 @@ class _Explained:
     evidence: tuple[str, ...]
 
 
+@o.on_host
 def explain(
+    host: Host,
+    policy: Policy,
     words: Words,
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
     output: o.OutputFormat = None,
 ) -> None:
     """Say why a file is kept or goes: each piece of evidence, when it may go, what would change that.
 
     An image's id finds its files, an instance's id the files that its disks need. Changes nothing.
     """
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
     try:
-        _, look = engine.judge_now(host, o.policy_from(policy))
+        _, look = engine.judge_now(host, policy)
     except engine.PassFailed as error:
         raise CommandFailed(str(error)) from error
     rows = (*rows_of(look.plan, Acts()), *_waiting(look))
@@ -106,8 +100,8 @@ def _absent(word: str, look: Look) -> str:
     name = original_of(word.lower()) if _UUID.fullmatch(word) else from_display(word)
     users = look.usage.by_name.get(name, ())
     if users:
-        return f"{word}: {name.decode('ascii', 'replace')} is not in the cache, although {users[0].who} needs it"
-    return f"{word}: no file of that name or image is in the cache or in the quarantine, and no instance of that id uses one"
+        return f"{word}: {display(name)} is not in the cache, although {users[0].who} needs it"
+    return f"{word}: no file of that name or image is cached or quarantined, and no instance of that id uses one"
 
 
 def _evidence(look: Look, row: Row) -> tuple[str, ...]:

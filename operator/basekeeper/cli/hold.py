@@ -7,6 +7,7 @@ import typer
 
 from basekeeper.cache import by_hand, engine
 from basekeeper.cache.quarantine_plan import Hold
+from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import Reason
 
 from . import document, tables
@@ -21,32 +22,19 @@ For = Annotated[str | None, typer.Option("--for", metavar="DURATION", help="For 
 
 
 @app.command("list")
+@o.on_host
 def list_holds(
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
+    host: Host,
+    policy: Policy,
     output: o.OutputFormat = None,
 ) -> None:
     """List everything that holds removals now, and every unknown that could. Changes nothing."""
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
     try:
-        report, look = engine.judge_now(host, o.policy_from(policy))
+        report, look = engine.judge_now(host, policy)
     except engine.PassFailed as error:
         raise CommandFailed(str(error)) from error
     told = {hold.path for hold in report.holds if hold.reason is Reason.UNKNOWN_USAGE}
-    could = [
-        Hold(Reason.UNKNOWN_USAGE, item.message, item.path)
-        for item in look.plan.unknown
-        if item.path not in told
-    ]
+    could = [Hold(Reason.UNKNOWN_USAGE, item.message, item.path) for item in look.plan.unknown if item.path not in told]
     holds = [*report.holds, *could]
     form = o.output(output)
     if form is o.Output.TABLE:
@@ -57,31 +45,22 @@ def list_holds(
 
 
 @app.command()
+@o.on_host
 def acknowledge(
+    host: Host,
+    policy: Policy,
     path: Target,
     reason: Why = "",
     keep_for: For = None,
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
 ) -> None:
     """Say that what cannot be read at PATH is harmless, for as long as it stays as it is now.
 
     Written into the ledger of this host; for a whole cluster use `acknowledged` in the policy. A reference that
     can be read is never waived.
     """
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
     until = None if keep_for is None else time.time() + o.duration("--for", keep_for)
     try:
-        unknown = by_hand.acknowledge(host, o.policy_from(policy), path, reason, until)
+        unknown = by_hand.acknowledge(host, policy, path, reason, until)
     except (engine.PassFailed, by_hand.NothingUnknown) as error:
         raise CommandFailed(str(error)) from error
     typer.echo(f"acknowledged while it stays as it is: {unknown.path}")

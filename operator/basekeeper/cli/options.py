@@ -1,11 +1,14 @@
 """The options that every command shares, and what they mean for the engine."""
 
+import functools
+import inspect
 import socket
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -96,14 +99,46 @@ OutputFormat = Annotated[
     typer.Option("-o", "--output", help="How to print.  [default: table on a terminal, json elsewhere]"),
 ]
 
-INSTANCES = Path("/var/lib/nova/instances")
-STATE = Path("/var/lib/basekeeper")
-URI = "qemu:///system"
-TIMEOUT = "10s"
-GRACE = "10m"
+_SHARED: dict[str, tuple[Any, Any]] = {
+    "instances_path": (InstancesPath, Path("/var/lib/nova/instances")),
+    "base_dir": (BaseDir, None),
+    "policy_file": (PolicyFile, None),
+    "libvirt": (Libvirt, "qemu:///system"),
+    "libvirt_timeout": (LibvirtTimeout, "10s"),
+    "state_dir": (StateDir, Path("/var/lib/basekeeper")),
+    "snapshots_dir": (SnapshotsDir, None),
+    "nova_host": (NovaHost, None),
+    "spawn_grace": (SpawnGrace, "10m"),
+}
+"""The options of every command that looks at a host: parameter, declaration, default."""
 
 
-def host_from(
+def on_host(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the shared options; it takes `host`, and `policy` if it wants it, which are read from them.
+
+    typer reads signatures, so the wrapper shows it the command's own parameters followed by the shared ones.
+    """
+    wanted = inspect.signature(command).parameters
+    own = [item for item in wanted.values() if item.name not in ("host", "policy")]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=declared)
+        for name, (declared, default) in _SHARED.items()
+    ]
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> None:
+        where = {name: given.pop(name) for name in _SHARED}
+        policy = _policy(where.pop("policy_file"))
+        if "policy" in wanted:
+            given["policy"] = policy
+        command(host=_host(**where), **given)
+
+    wrapper.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {item.name: item.annotation for item in [*own, *shared]}
+    return wrapper
+
+
+def _host(
     instances_path: Path,
     base_dir: Path | None,
     snapshots_dir: Path | None,
@@ -131,7 +166,7 @@ def host_from(
     )
 
 
-def policy_from(path: Path | None) -> Policy:
+def _policy(path: Path | None) -> Policy:
     """The policy in a manifest, or Audit with the defaults. Raises UsageError."""
     if path is None:
         return Policy()

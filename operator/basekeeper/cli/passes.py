@@ -18,41 +18,17 @@ from . import options as o
 from .errors import CommandFailed, Exit
 
 
-def plan(
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
-    output: o.OutputFormat = None,
-) -> None:
+@o.on_host
+def plan(host: Host, policy: Policy, output: o.OutputFormat = None) -> None:
     """Say for every file in the cache whether it may go, and why. Changes nothing at all.
 
     Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something is held.
     """
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
-    settings = o.policy_from(policy)
-    _finish(lambda: engine.judge_now(host, settings)[0], "Plan", host, settings, o.output(output))
+    _finish(lambda: engine.judge_now(host, policy)[0], "Plan", host, policy, o.output(output))
 
 
-def run(
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
-    output: o.OutputFormat = None,
-) -> None:
+@o.on_host
+def run(host: Host, policy: Policy, output: o.OutputFormat = None) -> None:
     """Make one pass, which acts as the policy's mode allows.
 
     Audit (without a policy too) reports, and puts back what was removed and is needed. Enforce also removes what
@@ -60,12 +36,8 @@ def run(
 
     Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something was held.
     """
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
-    settings = o.policy_from(policy)
     with progress_shown() as progress:
-        made = _attempt(lambda: engine.run(host, settings, progress), "Pass", host, settings)
+        made = _attempt(lambda: engine.run(host, policy, progress), "Pass", host, policy)
     _end(made, o.output(output))
 
 

@@ -6,8 +6,9 @@ import typer
 from rich.text import Text
 
 from basekeeper.cache import by_hand, engine
+from basekeeper.cache.acts import Action
 from basekeeper.cache.by_hand import NoSuchEntry, Ordered
-from basekeeper.cache.removal import Action
+from basekeeper.cache.settings import Host, Policy
 
 from . import document, tables
 from . import options as o
@@ -25,23 +26,12 @@ For = Annotated[str, typer.Option("--for", metavar="DURATION", help="For how lon
 
 
 @app.command("list")
+@o.on_host
 def list_entries(
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
+    host: Host,
     output: o.OutputFormat = None,
 ) -> None:
     """List what was removed and waits to be purged. Changes nothing."""
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
-    o.policy_from(policy)
     try:
         entries = by_hand.quarantined(host)
     except engine.PassFailed as error:
@@ -54,19 +44,12 @@ def list_entries(
 
 
 @app.command()
+@o.on_host
 def restore(
+    host: Host,
     names: Names = None,
     everything: Everything = False,
     keep_for: For = "168h",
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
     output: o.OutputFormat = None,
 ) -> None:
     """Put removed files back under their names, never over another file, and pin them for a while.
@@ -74,10 +57,6 @@ def restore(
     `--all` is the last step of an uninstall.
     """
     wanted = _wanted(names, everything)
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
-    o.policy_from(policy)
     pin_for = _days_too(keep_for)
     try:
         ordered = by_hand.restore(host, wanted, pin_for)
@@ -87,31 +66,21 @@ def restore(
 
 
 @app.command()
+@o.on_host
 def purge(
+    host: Host,
+    policy: Policy,
     names: Names = None,
     everything: Everything = False,
-    instances_path: o.InstancesPath = o.INSTANCES,
-    base_dir: o.BaseDir = None,
-    policy: o.PolicyFile = None,
-    libvirt: o.Libvirt = o.URI,
-    libvirt_timeout: o.LibvirtTimeout = o.TIMEOUT,
-    state_dir: o.StateDir = o.STATE,
-    snapshots_dir: o.SnapshotsDir = None,
-    nova_host: o.NovaHost = None,
-    spawn_grace: o.SpawnGrace = o.GRACE,
     output: o.OutputFormat = None,
 ) -> None:
     """Delete removed files for good now, due or not: all of them, or those named.
 
     A purge is a removal: it needs complete evidence, and what something needs goes back instead.
     """
-    host = o.host_from(
-        instances_path, base_dir, snapshots_dir, state_dir, libvirt, libvirt_timeout, nova_host, spawn_grace
-    )
-    settings = o.policy_from(policy)
     try:
         with progress_shown() as progress:
-            ordered = by_hand.purge(host, settings, None if everything or not names else names, progress)
+            ordered = by_hand.purge(host, policy, None if everything or not names else names, progress)
     except (engine.PassFailed, NoSuchEntry) as error:
         raise CommandFailed(str(error)) from error
     _finish(ordered, o.output(output))

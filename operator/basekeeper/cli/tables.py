@@ -38,7 +38,9 @@ def print_report(report: Report) -> None:
     out = console()
     mode = report.policy.mode.value + (", suspended" if report.policy.suspend else "")
     policy = report.policy.name or "no policy: the defaults"
-    out.print(f"[bold]{report.kind}[/] on {escape(report.node)} at {timestamp(report.time)}  ({escape(policy)}, {mode})")
+    out.print(
+        f"[bold]{report.kind}[/] on {escape(report.node)} at {timestamp(report.time)}  ({escape(policy)}, {mode})"
+    )
     if report.rows:
         out.print(_files(report.rows))
     for hold in report.holds:
