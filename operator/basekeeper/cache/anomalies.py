@@ -45,7 +45,8 @@ def stops(usage: Usage, policy: Policy, memory: Memory, now: Clock, breaker: Bre
     found: list[Stop] = []
     if memory.directories is Directories.OTHER:
         found.append(Stop(Reason.OTHER_DIRECTORY, memory.directories_message))
-    if usage.homeless_domains:
+    # One leftover domain is a leftover; when most have lost their directories, a file system is missing.
+    if len(usage.homeless_domains) * 2 > usage.local_domains:
         found.append(Stop(Reason.INSTANCES_VANISHED, _homeless(usage.homeless_domains)))
     if breaker is not None:
         found.append(Stop(breaker.cause, _vanished(breaker)))

@@ -181,4 +181,6 @@ class Usage:
     domains: int = 0
     homeless_domains: tuple[str, ...] = ()
     """nova's domains with local disks whose instance directory does not exist."""
+    local_domains: int = 0
+    """nova's domains with local disks, homeless or not."""
     notes: tuple[Note, ...] = ()

@@ -84,7 +84,8 @@ class Report:
             return Outcome.FAILED
         if actions & {Action.QUARANTINED, Action.PURGED, Action.RESTORED}:
             return Outcome.ACTED
-        if any(row.verdict is Verdict.REMOVE for row in self.rows):
+        would_go_back = any(row.entry and row.verdict is Verdict.KEEP for row in self.rows)
+        if would_go_back or any(row.verdict is Verdict.REMOVE for row in self.rows):
             return Outcome.PLANNED
         return Outcome.HELD if self.held else Outcome.CLEAN
 

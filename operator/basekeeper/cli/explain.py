@@ -114,6 +114,8 @@ def _evidence(look: Look, row: Row) -> tuple[str, ...]:
     if name.lock_name in usage.nova_locks:
         lines.append("nova's lock for its name is held")
     file = next((item for item in look.inventory.files if str(item.name) == row.name), None)
+    if file is not None and file.inode in usage.qemu_locks:
+        lines.append("a running qemu holds its image lock on it")
     if file is not None and row.entry is None:
         lines.append(f"time stamp {o.timestamp(file.mtime)} (nova's last touch, not a change of content)")
     if (used := memory.last_used.get(name.raw)) is not None:
