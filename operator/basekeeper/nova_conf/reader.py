@@ -148,17 +148,26 @@ class NovaConf:
         if (group, key) in self._variables:
             return self._variables[group, key]
         scope, dot, name = key.partition(".")
-        for place in (scope,) if dot else (group, "DEFAULT"):
-            option = _option_at(place, name if dot else key)
-            assignment = self._winner(option) if option else self._last(place, name if dot else key)
-            raw = assignment.raw if assignment else option.default_in(self.release) if option else None
-            if raw is not None:
-                self._variables[group, key] = self._fill_in(raw, place, (*inside, key))
-                return self._variables[group, key]
+        name, places = (name, (scope,)) if dot else (key, (group, "DEFAULT"))
+        # nova fills in options, not lines: a known option in DEFAULT comes before a line that no option reads.
+        for source in (self._known, self._last):
+            for place in places:
+                if (raw := source(place, name)) is not None:
+                    self._variables[group, key] = self._fill_in(raw, place, (*inside, key))
+                    return self._variables[group, key]
         raise KeyError(key)
 
-    def _last(self, group: str, name: str) -> Assignment | None:
-        matches = [a for a in self.assignments if (a.group, a.name) == (group, name)]
+    def _known(self, group: str, name: str) -> str | None:
+        """Return the text of a known option, or its default."""
+        option = next((o for o in OPTIONS if any((s.group, s.name) == (group, name) for s in o.spellings)), None)
+        if option is None:
+            return None
+        assignment = self._winner(option)
+        return assignment.raw if assignment else option.default_in(self.release)
+
+    def _last(self, group: str, name: str) -> str | None:
+        """Return the text of an option that is not in the table, but may be one of nova's."""
+        matches = [a.raw for a in self.assignments if (a.group, a.name) == (group, name)]
         return matches[-1] if matches else None
 
     def _why_ignored(self, assignment: Assignment) -> str | None:
@@ -195,10 +204,6 @@ class _Variables(Mapping[str, str]):
 
     def __len__(self) -> int:
         return 0
-
-
-def _option_at(group: str, name: str) -> Option | None:
-    return next((o for o in OPTIONS if any((s.group, s.name) == (group, name) for s in o.spellings)), None)
 
 
 def _read_when(spelling: Spelling) -> str:
