@@ -50,12 +50,16 @@ class Declared:
 
     def of_disk(self, disk: Disk) -> Formats:
         """What is declared about a walked disk."""
-        info = disk.directory.info
-        # Parsing is spared when it cannot matter: a qcow header is believed unless somebody says raw.
-        matters = info is not None and (b"raw" in info or disk.head is None or disk.head.header is None)
-        formats = self._info(disk.directory).get(disk.name, NOTHING) if matters else NOTHING
+        formats = NOTHING
         if self._by_path:
-            formats |= self._from_domains(disk.directory.path, disk.name, disk.head.inode if disk.head else None)
+            formats = self._from_domains(disk.directory.path, disk.name, disk.head.inode if disk.head else None)
+        info = disk.directory.info
+        if info is None:
+            return formats
+        # Parsing is spared when it cannot matter: a qcow header is believed unless all who speak say raw.
+        somebody_says_raw = b"raw" in info or formats == RAW
+        if somebody_says_raw or disk.head is None or disk.head.header is None:
+            formats |= self._info(disk.directory).get(disk.name, NOTHING)
         return formats
 
     def of_path(self, path: bytes, inode: Inode) -> Formats:

@@ -20,7 +20,9 @@ from .names import display, is_final
 from .settings import Host
 
 # Formats that cannot have a backing file; `qemu-img create -b` refuses them.
-_WITHOUT_BACKING = frozenset({"raw", "luks", "vdi", "vpc", "vhdx", "parallels", "ploop", "bochs", "cloop", "dmg", "iso"})
+_WITHOUT_BACKING = frozenset(
+    {"raw", "luks", "vdi", "vpc", "vhdx", "parallels", "ploop", "bochs", "cloop", "dmg", "iso"}
+)
 _QCOW = frozenset({"qcow2", "qcow"})
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -62,21 +64,18 @@ def believed(head: Head, formats: Formats, now: float, grace: float) -> qcow2.He
 
     `grace` is how long, in seconds, an empty file may be one that is just being made.
     """
-    if formats == RAW:
-        return None
-    if head.header is not None:
-        return head.header
+    if formats == RAW or head.header is not None:
+        return None if formats == RAW else head.header
     if head.size == 0:
         age = now - head.changed_at
-        return f"is empty and only {max(0.0, age):.0f} s old" if age < grace else None
+        # With a grace of 0 nothing is being made here, whatever the clocks say.
+        return f"is empty and only {max(0.0, age):.0f} s old" if grace > 0 and age < grace else None
     if head.cut_magic:
         return "is cut off within the first four bytes of a qcow2 header"
     if formats & _QCOW:
         return "is declared qcow2 but does not begin like it"
-    strange = formats - _WITHOUT_BACKING
-    if strange:
-        return f"is declared {', '.join(sorted(display(one.encode()) for one in strange))}, which basekeeper does not read"
-    return None
+    strange = sorted(display(one.encode()) for one in formats - _WITHOUT_BACKING)
+    return f"is declared {', '.join(strange)}, which basekeeper does not read" if strange else None
 
 
 class Chains:
@@ -169,7 +168,7 @@ class Chains:
             step.next, step.names, problem = further.next, further.names, further.problem
             if is_base:
                 # A base's content comes from a user: it may need its neighbours, nothing else is its business.
-                step.next, step.names, problem = tuple(filter(self._is_base, step.next)), (), header.problem
+                step.next, step.names, problem = tuple(filter(self.is_base, step.next)), (), header.problem
             if problem is not None:
                 step.problem = f"{self._show(path)} {problem}"
 
@@ -201,7 +200,8 @@ class Chains:
             said = self._specs[spec] = backing.parse(spec)
         return said
 
-    def _is_base(self, link: Link) -> bool:
+    def is_base(self, link: Link) -> bool:
+        """Whether the link leads directly into `_base`, to a name that disks are built on."""
         parent, _, name = link.path.rpartition(b"/")
         return is_final(name) and self._is_base_directory(parent)
 

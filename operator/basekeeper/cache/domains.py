@@ -32,7 +32,7 @@ class Answer:
 
     domains: tuple[Domain, ...] = ()
     failure: str | None = None
-    """One sentence when the list of domains is not complete; there are no domains then."""
+    """One sentence when the list of domains is not complete."""
 
 
 class _Refused(Exception):
@@ -48,7 +48,8 @@ class _Job:
     """When the call that is under way began."""
     abandoned: bool = False
     answered: threading.Event = field(default_factory=threading.Event)
-    answer: Answer = Answer()
+    found: list[Domain] = field(default_factory=list)
+    failure: str | None = None
 
     def next_call(self) -> None:
         """To be called before each libvirt call."""
@@ -57,8 +58,11 @@ class _Job:
         self.beat = time.monotonic()
 
 
-_turn = threading.Lock()
-_worker: threading.Thread | None = None
+class _Desk:
+    """Where callers wait, one at a time, and where a worker that is stuck is remembered."""
+
+    turn = threading.Lock()
+    worker: threading.Thread | None = None
 
 
 def ask(uri: str | None, timeout: float) -> Answer:
@@ -68,34 +72,32 @@ def ask(uri: str | None, timeout: float) -> Answer:
     """
     if uri is None:
         return Answer()
-    with _turn:
+    with _Desk.turn:
         return _ask_in_worker(uri, timeout)
 
 
 def _ask_in_worker(uri: str, timeout: float) -> Answer:
-    global _worker
-    if _worker is not None:
-        _worker.join(timeout)
-        if _worker.is_alive():
-            return _failed(uri, "an earlier call to it still hangs")
+    if _Desk.worker is not None:
+        _Desk.worker.join(timeout)
+        if _Desk.worker.is_alive():
+            return Answer(failure=_sentence(uri, "an earlier call to it still hangs"))
     job = _Job(uri)
-    _worker = threading.Thread(target=_work, args=(job,), name="libvirt", daemon=True)
+    _Desk.worker = threading.Thread(target=_work, args=(job,), name="libvirt", daemon=True)
     overall = time.monotonic() + _OVERALL * timeout
-    _worker.start()
+    _Desk.worker.start()
     while True:
         due = min(job.beat + timeout, overall)
         # The worker moves the deadline with each call, so it is looked at again when it seems over.
         if job.answered.wait(max(0.0, due - time.monotonic())):
-            return job.answer
+            return Answer(tuple(job.found), job.failure)
         if time.monotonic() >= min(job.beat + timeout, overall):
             job.abandoned = True
-            return _failed(uri, f"it did not answer within {timeout:g} seconds")
+            # What was told so far is evidence of use all the same.
+            return Answer(tuple(job.found), _sentence(uri, f"it did not answer within {timeout:g} seconds"))
 
 
-def _failed(uri: str, why: str) -> Answer:
-    return Answer(
-        failure=f"libvirt at {uri} could not be asked which domains there are: {why}; removals are held until it answers"
-    )
+def _sentence(uri: str, why: str) -> str:
+    return f"libvirt at {uri} could not be asked which domains there are: {why}; removals are held until it answers"
 
 
 def _work(job: _Job) -> None:
@@ -103,11 +105,12 @@ def _work(job: _Job) -> None:
     try:
         libvirt = _load()
         connection = _connect(libvirt, job)
-        job.answer = Answer(tuple(_domains(libvirt, connection, job)))
+        for domain in _domains(libvirt, connection, job):
+            job.found.append(domain)
     except _Refused as refusal:
-        job.answer = _failed(job.uri, str(refusal))
-    except Exception as error:  # whatever a foreign library raises must end as an answer, not as a lost thread
-        job.answer = _failed(job.uri, f"{type(error).__name__}: {error}")
+        job.failure = _sentence(job.uri, str(refusal))
+    except Exception as error:  # noqa: BLE001 - whatever a foreign library raises must end as an answer
+        job.failure = _sentence(job.uri, f"{type(error).__name__}: {error}")
     finally:
         job.answered.set()
         if connection is not None:
@@ -193,5 +196,5 @@ def _describe(libvirt: Any, handle: Any, job: _Job) -> Domain | None:
 def _quietly(call: Callable[[], object]) -> None:
     try:
         call()
-    except Exception:  # closing is a courtesy: what was asked has been answered
+    except Exception:  # noqa: BLE001 - closing is a courtesy: what was asked has been answered
         return

@@ -58,7 +58,7 @@ def _ask_qemu(host: Host, holders: Holders, directory: bytes, name: Name) -> Non
     except OSError as error:
         path = directory + b"/" + name.raw
         shown = display(host.shown(path))
-        message = f"{shown} cannot be asked for qemu's locks ({error.strerror}), so whether a guest runs on it is unknown"
+        message = f"{shown} cannot be asked for qemu's locks ({error.strerror}), so a guest may be running on it"
         holders.unknown.append(Unknown(message, shown, identity_of(path), frozenset({name.raw})))
 
 
@@ -69,7 +69,7 @@ def _ask_nova(host: Host, holders: Holders, lock_name: bytes, files: frozenset[b
     except OSError as error:
         path = bytes(host.locks) + b"/nova-" + lock_name
         shown = display(host.shown(path))
-        message = f"nova's lock {shown} cannot be asked ({error.strerror}), so whether nova is at work there is unknown"
+        message = f"nova's lock {shown} cannot be asked ({error.strerror}), so nova may be at work there"
         holders.unknown.append(Unknown(message, shown, identity_of(path), files | {lock_name}))
 
 

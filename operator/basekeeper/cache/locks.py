@@ -82,7 +82,8 @@ def nova_lock(locks: Path, lock_name: bytes, timeout: float = 2.0) -> Iterator[N
 def program_lock(path: Path) -> Iterator[None]:
     """Hold the lock at `path` that lets one basekeeper program at a time act on a cache.
 
-    It and its directory are made if missing, with the owner of the directory above. Never waits. Raises `HeldByAnother` when another program acts, `LockError` when the lock cannot be taken.
+    It and its directory are made if missing, with the owner of the directory above. Never waits.
+    Raises `HeldByAnother` when another program acts, `LockError` when the lock cannot be taken.
     """
     shown = display(bytes(path))
     try:

@@ -25,7 +25,11 @@ FRESH = 25 * HOUR
 # Types that several hosts are meant to mount at once. Not 9p and virtiofs: those hand one directory of a
 # hypervisor to one guest, and guests that do share one show themselves in the registry.
 _SHARED_TYPES = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "gfs2", "ocfs2", "lustre", "beegfs", "fhgfs", "gpfs", "afs", "orangefs", "pvfs2", "panfs", "wekafs", "acfs", "fuse.glusterfs", "fuse.juicefs", "fuse.moosefs", "fuse.mfs", "fuse.lizardfs", "fuse.saunafs", "fuse.seaweedfs", "fuse.quobyte", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.orangefs", "fuse.dfuse"]
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "gfs2", "ocfs2", "lustre", "beegfs", "fhgfs"),
+        *("gpfs", "afs", "orangefs", "pvfs2", "panfs", "wekafs", "acfs", "fuse.glusterfs", "fuse.moosefs", "fuse.mfs"),
+        *("fuse.lizardfs", "fuse.saunafs", "fuse.seaweedfs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.dfuse"),
+    }
 )
 _SHARED_PREFIXES = ("fuse.ceph", "fuse.juicefs", "fuse.quobyte")
 _OCTAL = re.compile(rb"\\([0-7]{3})")

@@ -20,6 +20,7 @@ from .settings import Host
 _DEEPEST = 8
 _ATTEMPTS = 3
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _LARGEST_INFO = 1 << 20
 _NO_INSTANCES = frozenset({"_base", "locks", "lost+found"})
 # What nova and libvirt keep beside the disks; logs and copies of kernels are never built on anything.
@@ -164,11 +165,14 @@ class Tree:
             return True
         try:
             if not entry.is_dir():
-                if entry.is_symlink() and not os.path.exists(path):
-                    self._note("DanglingLink", path, "is a symbolic link that leads nowhere")
+                if entry.is_symlink():
+                    os.stat(entry.name, dir_fd=parent)
                 return True
             descriptor = open_quietly(entry.name, DIRECTORY, parent)
         except OSError as error:
+            if entry.is_symlink() and error.errno in _NOWHERE:
+                self._note("DanglingLink", path, "is a symbolic link that leads nowhere")
+                return True
             if error.errno in _GONE:
                 return False
             self._fail(path, f"cannot be opened ({error.strerror})")
@@ -319,7 +323,7 @@ class _Reading:
                 if stat.S_ISREG(os.stat(entry.name, dir_fd=self._descriptor).st_mode):
                     return True
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                if error.errno not in _NOWHERE:
                     raise
                 if by_name:
                     self.notes.append(("DanglingLink", path, "is a symbolic link that leads nowhere"))

@@ -137,14 +137,17 @@ class _Evidence:
         inode = _inode(disk.path)
         if inode not in self._walked:
             formats = frozenset({disk.format} if disk.format else ())
-            self._add_trace(disk.path, self.chains.trace_path(Link(disk.path, formats)), inode)
+            link = Link(disk.path, formats)
+            # After `blockcommit --pivot` a domain can run on a base itself: then it is the user, not its disk.
+            user = User(Source.DOMAIN, domain.who) if self.chains.is_base(link) else None
+            self._add_trace(disk.path, self.chains.trace_path(link), inode, user)
         return disk.path not in self._broken and inode not in self._broken
 
-    def _add_trace(self, path: bytes, trace: Trace, inode: Inode | None) -> None:
+    def _add_trace(self, path: bytes, trace: Trace, inode: Inode | None, user: User | None = None) -> None:
         shown = self._show(path)
-        self._add(User(Source.OVERLAY, shown), trace.names, trace.inodes)
+        self._add(user or User(Source.OVERLAY, shown), trace.names, trace.inodes)
         if trace.problems:
-            self._fail(path, f"has a chain of backing files that cannot be followed: {'; '.join(trace.problems)}", inode)
+            self._fail(path, f"has a chain that cannot be followed to its end: {'; '.join(trace.problems)}", inode)
         if trace.looped:
             self.notes.append(Note("ChainLoop", f"the chain of backing files of {shown} leads back into itself", shown))
 
@@ -172,7 +175,7 @@ class _Evidence:
         if path in self._covered or inode in self._covered:
             return
         shown = self._show(path)
-        message = f"{shown} {what}, so the bases that it needs are not all known; repair or remove it, or acknowledge it"
+        message = f"{shown} {what}, so not all bases that it needs are known; repair or remove it, or acknowledge it"
         self.unknown.setdefault(shown, Unknown(message, shown, identity_of(path)))
 
     def _show(self, path: bytes) -> str:
