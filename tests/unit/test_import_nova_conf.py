@@ -273,6 +273,12 @@ def test_no_text_is_refused_with_its_line(conf: Path) -> None:
         read(conf)
 
 
+def test_defaults_and_advice_are_spelt_as_the_release_reads_them(conf: Path) -> None:
+    conversion = converted(conf, "", "queens")
+    assert "nova's default, [DEFAULT] image_cache_manager_interval = 2400" in conversion.manifest
+    assert "set [DEFAULT] remove_unused_base_images = false" in conversion.warnings[0]
+
+
 def test_a_missing_file_is_named(conf: Path) -> None:
     with pytest.raises(NovaConfError, match=r"nova\.conf: cannot be read: No such file or directory$"):
         read(conf)

@@ -66,6 +66,10 @@ class Option:
         """Return the default that the option had in a release."""
         return dict(self.early_defaults).get(release, self.default)
 
+    def spelling_in(self, release: str) -> Spelling:
+        """Return how to write it for a release; today's spelling if that release had no such option."""
+        return next((spelling for spelling in self.spellings if spelling.read_by(release)), self.spellings[0])
+
     def __str__(self) -> str:
         return str(self.spellings[0])
 

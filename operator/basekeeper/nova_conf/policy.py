@@ -71,8 +71,9 @@ def _mode(draft: _Draft) -> None:
         draft.add("mode: Audit", f"nova removed nothing: {remove.origin}")
     if remove.value:
         draft.warnings.append(
-            "hand-over: before Enforce, set [image_cache] remove_unused_base_images = false in nova.conf and keep"
-            " manager_interval, so that nova still touches what it uses and registers its host, and one program removes"
+            f"hand-over: before Enforce, set {options.REMOVE.spelling_in(draft.conf.release)} = false in nova.conf and"
+            " keep the manager's interval, so that nova still touches what it uses and registers its host, and only one"
+            " program removes"
         )
 
 

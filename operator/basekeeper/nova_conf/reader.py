@@ -90,7 +90,11 @@ class NovaConf:
         raw = assignment.raw if assignment else option.default_in(self.release)
         if raw is None:
             return Setting(option, None, None, "found out by nova at run time")
-        origin = f"{self.path}:{assignment.line}, {assignment}" if assignment else f"nova's default, {option} = {raw}"
+        origin = (
+            f"{self.path}:{assignment.line}, {assignment}"
+            if assignment
+            else f"nova's default, {option.spelling_in(self.release)} = {raw}"
+        )
         group = option.spellings[0].group
         return Setting(
             option, self._convert(option, self._fill_in(raw, group), assignment), assignment, printable(origin)
