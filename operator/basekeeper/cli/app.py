@@ -14,7 +14,7 @@ from .adopt import adopt
 from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
 
-# from .import_nova_conf import import_nova_conf
+from .import_nova_conf import import_nova_conf
 from .passes import plan, run
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ app.command()(explain)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(hold.app, name="hold")
 app.command()(adopt)
-# app.command("import-nova-conf")(import_nova_conf)
+app.command("import-nova-conf")(import_nova_conf)
 
 
 def main() -> None:
@@ -60,7 +60,8 @@ def main() -> None:
     except CommandFailed as error:
         _leave(str(error), Exit.FAILED)
     except exceptions.TyperException as error:
-        _leave(f"{error.format_message()} (see --help)", Exit.WRONG_USE)
+        said = error.format_message()
+        _leave(f"{said} (see --help)" if said else "", Exit.WRONG_USE)
     except (KeyboardInterrupt, exceptions.Abort):
         _leave("interrupted; what was under way is completed or undone by the next pass", Exit.FAILED)
     except BrokenPipeError:
@@ -71,5 +72,6 @@ def main() -> None:
 
 def _leave(message: str, status: Exit) -> NoReturn:
     sys.stdout.flush()
-    sys.stderr.write("basekeeper: " + " ".join(message.split()) + "\n")
+    if message:
+        sys.stderr.write("basekeeper: " + " ".join(message.split()) + "\n")
     sys.exit(status)
