@@ -12,7 +12,7 @@ def extension(magic: int, data: bytes) -> bytes:
     return struct.pack(">II", magic, len(data)) + data + bytes(-len(data) % 8)
 
 
-def qcow2(  # noqa: PLR0913
+def qcow2(
     backing: bytes | None = None,
     form: bytes | None = None,
     *,

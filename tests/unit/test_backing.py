@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from basekeeper.cache.backing import Backing, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from basekeeper.cache.backing import Backing, parse
 
 SHA = b"0123456789abcdef0123456789abcdef01234567"
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from basekeeper.cache import domains, usage
 from basekeeper.cache.domain_xml import Domain, DomainDisk, Nova
 from basekeeper.cache.domains import Answer
@@ -14,7 +15,6 @@ from basekeeper.cache.evidence import Inventory, Source, Usage, User
 from basekeeper.cache.names import original_of
 from basekeeper.cache.settings import Host
 from basekeeper.cache.tree import Unobservable
-
 from tests.unit.qcow2_bytes import qcow2
 
 A, B, C = (original_of(image) for image in "abc")
@@ -30,9 +30,7 @@ class Node:
         self.instances = root / "instances"
         self.base = self.instances / "_base"
         self.base.mkdir(parents=True)
-        self.host = Host(
-            "node1", self.instances, self.base, self.instances / "snapshots", root / "state", libvirt=None
-        )
+        self.host = Host("node1", self.instances, self.base, self.instances / "snapshots", root / "state", libvirt=None)
         for name in (A, B, C):
             self.cached(name)
 
@@ -311,9 +309,7 @@ def test_a_mark_tells_which_directories_changed(node: Node) -> None:
 class TestMovingDirectories:
     """nova renames `<uuid>` to `<uuid>_resize` and `<uuid>_del` at any time."""
 
-    def test_what_appears_while_domains_are_asked_is_found(
-        self, node: Node, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_appears_while_domains_are_asked_is_found(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         def ask(_uri: str | None, _timeout: float) -> Answer:
             node.overlay(f"{UUID}/disk", node.in_base(A))
             return Answer()

@@ -3,10 +3,10 @@
 import struct
 
 import pytest
-from basekeeper.cache.qcow2 import HEAD_SIZE, Header, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from basekeeper.cache.qcow2 import HEAD_SIZE, Header, parse
 from tests.unit.qcow2_bytes import BACKING_FORMAT, FEATURE_NAMES, extension, qcow1, qcow2
 
 BASE = b"/var/lib/nova/instances/_base/" + b"a" * 40

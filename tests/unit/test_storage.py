@@ -1,0 +1,136 @@
+"""Who else uses this storage: the registry, the file system's type, and this host's own name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from basekeeper.cache import storage
+from basekeeper.cache.settings import HOUR, Host
+from basekeeper.cache.storage import file_system_type, is_own, look
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host("node1", tmp_path, tmp_path / "_base", tmp_path / "snapshots", tmp_path)
+
+
+@pytest.fixture
+def on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "file_system_type", lambda _mounts, _path: "nfs4")
+
+
+def write(host: Host, registry: object) -> None:
+    text = registry if isinstance(registry, bytes) else json.dumps(registry).encode()
+    (host.instances / "compute_nodes").write_bytes(text)
+
+
+OWN = {
+    "the same": ("node1", "node1", None, True),
+    "nova has the domain": ("node1", "node1.example.com", None, True),
+    "the node has the domain": ("node1.example.com", "node1", None, True),
+    "case is no difference in host names": ("node1", "Node1", None, True),
+    "another domain": ("node1.a.example", "node1.b.example", None, False),
+    "a longer name": ("node1", "node10", None, False),
+    "given exactly": ("node1", "compute-a", "compute-a", True),
+    "given exactly, so the node's name is another's": ("node1", "node1", "compute-a", False),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_own_host(host: Host, case: str) -> None:
+    node, name, given, expected = OWN[case]
+    assert is_own(replace(host, node=node, nova_host=given), name) is expected
+
+
+def test_no_registry(host: Host) -> None:
+    assert look(host, NOW) == storage.Storage()
+
+
+def test_only_this_host(host: Host) -> None:
+    write(host, {"node1.example.com": NOW - 60, "node1": NOW - 7200})
+    found = look(host, NOW)
+    assert (found.shared, found.own_entry_at, found.notes) == (None, NOW - 60, ())
+
+
+def test_an_own_entry_from_the_future_says_nothing(host: Host) -> None:
+    write(host, {"node1": NOW + 60})
+    assert look(host, NOW).own_entry_at is None
+
+
+@pytest.mark.parametrize("age", [0, 24.9 * HOUR, -HOUR])
+def test_another_fresh_host_shares(host: Host, age: float) -> None:
+    write(host, {"node1": NOW, "node2": NOW - age})
+    shared = look(host, NOW).shared
+    assert shared is not None
+    assert "node2" in shared.message
+
+
+def test_a_stale_host_is_a_note_on_a_local_file_system(host: Host) -> None:
+    write(host, {"node1": NOW, "old-name": NOW - 25 * HOUR})
+    found = look(host, NOW)
+    assert found.shared is None
+    assert [note.about for note in found.notes] == ["RegistryStale"]
+
+
+MALFORMED = {
+    "truncated": b'{"node1": 18',
+    "empty": b"",
+    "no object": b"[]",
+    "no times": b'{"node2": "yesterday"}',
+    "not a number": b'{"node2": NaN}',
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_is_a_note_on_a_local_file_system(host: Host, case: str) -> None:
+    write(host, MALFORMED[case])
+    found = look(host, NOW)
+    assert (found.shared, found.unknown) == (None, ())
+    assert [note.about for note in found.notes] == ["RegistryUnreadable"]
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+@pytest.mark.usefixtures("on_nfs")
+def test_malformed_is_unknown_on_a_shared_one(host: Host, case: str) -> None:
+    write(host, MALFORMED[case])
+    found = look(host, NOW)
+    assert [unknown.path for unknown in found.unknown] == ["compute_nodes"]
+    assert found.shared is not None
+
+
+@pytest.mark.usefixtures("on_nfs")
+def test_a_shared_type_shares_without_any_registry(host: Host) -> None:
+    shared = look(host, NOW).shared
+    assert shared is not None
+    assert "nfs4" in shared.message
+
+
+MOUNTS = rb"""22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /var/lib/nova rw,relatime shared:2 master:1 - xfs /dev/sdb rw
+31 30 0:41 / /var/lib/nova/instances rw - ext4 /dev/sdc rw
+32 30 0:42 / /var/lib/nova/instances rw - nfs4 server:/export rw
+33 22 0:43 / /with\040space\134 rw - fuse.glusterfs gluster rw
+broken line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (b"/var/lib/nova/instances", "nfs4"),
+        (b"/var/lib/nova/instances/_base", "nfs4"),
+        (b"/var/lib/nova/instances2", "xfs"),
+        (b"/var/lib", "ext4"),
+        (b"/with space\\/x", "fuse.glusterfs"),
+    ],
+)
+def test_the_last_and_longest_mount_counts(path: bytes, kind: str) -> None:
+    assert file_system_type(MOUNTS, path) == kind
+
+
+def test_this_machine_knows_the_type_of_its_root() -> None:
+    assert file_system_type(Path("/proc/self/mountinfo").read_bytes(), b"/") != ""
