@@ -317,6 +317,24 @@ class TestMovingDirectories:
         monkeypatch.setattr(domains, "ask", ask)
         assert A in node.gather().by_name
 
+    def test_what_was_renamed_while_domains_are_asked_is_read_again(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its inode alone does not tell a renamed directory from a new one that got a deleted one's number."""
+        node.overlay(f"{UUID}/disk", b"../_base/" + A)
+        node.put(f"{UUID}/nested/disk", b"raw")
+
+        def ask(_uri: str | None, _timeout: float) -> Answer:
+            (node.instances / UUID).rename(node.instances / f"{UUID}_resize")
+            node.overlay(f"{UUID}_resize/disk.swap", node.in_base(B))
+            return Answer()
+
+        monkeypatch.setattr(domains, "ask", ask)
+        found, mark = usage.gather(node.host, NOW, Inventory())
+        assert found.by_name == {A: overlays(f"{UUID}_resize/disk"), B: overlays(f"{UUID}_resize/disk.swap")}
+        assert found.unidentified_raw == (f"{UUID}_resize/nested/disk",)
+        assert (found.directories, found.unknown, mark.changed_since()) == (1, (), ())
+
     def test_a_directory_renamed_between_listing_and_opening_is_found(
         self, node: Node, monkeypatch: pytest.MonkeyPatch
     ) -> None:

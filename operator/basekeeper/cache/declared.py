@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from .domain_xml import Domain
+from .entries import Directory, Disk
 from .evidence import Inode, Note
 from .names import display
 from .settings import Host
-from .tree import Directory, Disk
 
 Formats: TypeAlias = frozenset[str]
 """Everything that was declared about one file; empty when nobody speaks."""

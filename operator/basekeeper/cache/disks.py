@@ -149,14 +149,17 @@ class Chains:
             formats |= self._declared.of_path(path, step.inode)
             may_name = formats != RAW
         if may_name:
-            self._read_on(step, path, parent, formats, is_base)
+            self._read_on(step, path, formats, is_base=is_base, status=status)
         return step
 
-    def _read_on(self, step: Step, path: bytes, parent: bytes, formats: Formats, is_base: bool) -> None:
+    def _read_on(self, step: Step, path: bytes, formats: Formats, *, is_base: bool, status: os.stat_result) -> None:
         """Add what the header of an existing file names."""
-        head = self._heads.get(step.inode) if step.inode is not None else None
+        parent = path.rpartition(b"/")[0]
+        head = self._heads.get((status.st_dev, status.st_ino))
         try:
-            head = head or read_head_of(path)
+            # What the walk read is good only while the file is the same: inode numbers are used again at once.
+            if head is None or not head.is_of(status):
+                head = read_head_of(path)
         except OSError as error:
             step.problem = f"{self._show(path)} cannot be read ({error.strerror})"
             return

@@ -30,6 +30,11 @@ class Head:
     cut_magic: bool = False
     """It is shorter than the magic, and what there is begins like it."""
 
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether the regular file of this status is the one that was read, unchanged."""
+        same = self.inode == (status.st_dev, status.st_ino) and self.size == status.st_size
+        return same and self.changed_at == max(status.st_mtime, status.st_ctime)
+
 
 class NotAFile(OSError):
     """Neither a regular file nor a block device."""

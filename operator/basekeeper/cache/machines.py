@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable, Iterator
 
 from .domain_xml import Domain
+from .entries import Directory
 from .evidence import Inode, Spawn
 from .names import display
 from .settings import Host
-from .tree import Directory
 
 _RESIZE = b"_resize"
 _DELETED = b"_del"

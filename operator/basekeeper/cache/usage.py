@@ -13,12 +13,13 @@ from . import domains, holders, processes, storage
 from .declared import Declared
 from .disks import Chains, Link, Trace, believed
 from .domain_xml import Domain, DomainDisk
+from .entries import Disk
 from .evidence import ImageUser, Inode, Inventory, Note, Source, Unknown, Usage, User
 from .files import identity_of
 from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
 from .names import display, original_of
 from .settings import Host
-from .tree import Disk, Tree, TreeMark, Unobservable
+from .tree import Tree, TreeMark, Unobservable
 
 __all__ = ["TreeMark", "Unobservable", "gather"]
 
@@ -86,7 +87,7 @@ class _Evidence:
         self.declared = Declared(self.host, self.tree.directories, self.all_domains)
         heads = {disk.head.inode: disk.head for disk in self.tree.disks if disk.head is not None}
         self.chains = Chains(self.host, self.declared, heads, self.now)
-        self._walked = heads.keys()
+        self._walked = {disk.path: disk.head.inode for disk in self.tree.disks if disk.head is not None}
         self._cached = {file.inode for file in self.inventory.files} | {entry.inode for entry in self.inventory.entries}
         self._broken: set[Inode | bytes] = set()
         covered = [disk.path for domain in self.all_domains for disk in domain.disks if disk.covered]
@@ -135,7 +136,7 @@ class _Evidence:
             self.notes.append(Note("DomainDiskMissing", f"{shown}, a disk of {domain.who}, is missing", shown))
             return False
         inode = _inode(disk.path)
-        if inode not in self._walked:
+        if self._walked.get(disk.path) != inode:
             formats = frozenset({disk.format} if disk.format else ())
             link = Link(disk.path, formats)
             # After `blockcommit --pivot` a domain can run on a base itself: then it is the user, not its disk.
