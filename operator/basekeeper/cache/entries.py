@@ -74,7 +74,7 @@ class Reading:
         """What a note is about, the path, and the end of its sentence."""
 
     def read(self, entries: "list[os.DirEntry[str]]") -> Iterator[Disk]:
-        """Read the disks among `entries`; raises OSError for nothing that a `Disk` can carry as its error."""
+        """Read the disks among `entries`; one that cannot be read carries its error."""
         directory = self._directory
         for entry in entries:
             name = entry.name
