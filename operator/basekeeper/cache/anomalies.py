@@ -32,7 +32,7 @@ def clock_jump(before: Clock | None, now: Clock) -> float | None:
     """By how many seconds the wall clock jumped since `before`, or None. Across a boot only backwards shows."""
     if before is None:
         return None
-    same_boot = before.boot == now.boot and now.uptime >= before.uptime
+    same_boot = before.boot == now.boot != "" and now.uptime >= before.uptime
     elapsed = now.uptime - before.uptime if same_boot else 0.0
     drift = (now.wall - before.wall) - elapsed
     if abs(drift) <= CLOCK_TOLERANCE or (drift > 0 and not same_boot):
@@ -69,14 +69,14 @@ def breaker_after(usage: Usage, used: frozenset[bytes], policy: Policy, memory: 
     """The breaker after this look: opened, still open, or None.
 
     `used` are the names that have users now. It closes when users come back, or after one minimum age of
-    complete evidence: an incomplete look starts that time again.
+    complete evidence: an incomplete look, or a clock that jumped, starts that time again.
     """
     complete = not usage.unknown
     before = memory.breaker
     if before is not None:
         if not _too_many_gone(before.names, used):
             return None
-        since = before.since if complete else now.wall
+        since = before.since if complete and clock_jump(memory.clock, now) is None else now.wall
         if now.wall - since >= policy.minimum_age.original:
             return None
         return Breaker(before.cause, since, before.names)

@@ -78,7 +78,7 @@ def purge(host: Host, policy: Policy, wanted: Sequence[str] | None, progress: en
 
         look = looker.look(due_now)
         due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
-        done = engine.purge_entries(Watch(looker, look), host, due, due_now, progress)
+        done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress)
         book.seen_in_use([item.entry.name.raw for item in acts.returned], look.now.wall)
         book.commit()
     returned = [Ordered(item.entry, acts.entries[item.entry.id]) for item in acts.returned]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from . import identity, ledger, locks, quarantine, removal
 from .acts import Action, Done
 from .evidence import Inode, QuarantineEntry
-from .inventory import Unobservable
+from .files import Unobservable
 from .ledger import Ledger, LedgerError
 from .look import Adjust, Look, Looker, Watch, as_shown, remember
 from .memory import Acknowledged, Directories, LastPass
@@ -105,13 +105,16 @@ def failures() -> Iterator[None]:
 
 
 def purge_entries(
-    watch: Watch, host: Host, due: Sequence[QuarantineEntry], adjust: Adjust | None, progress: Progress
+    watch: Watch, look: Look, due: Sequence[QuarantineEntry], adjust: Adjust | None, progress: Progress
 ) -> dict[str, Done]:
-    """Delete these quarantined files unless a last look speaks for one. The caller has complete evidence."""
+    """Delete these quarantined files unless a last look speaks for one. `look` has complete evidence."""
+    copies = {item.entry.id for item in look.plan.purges if item.as_copy}
     done: dict[str, Done] = {}
     for at, entry in enumerate(due, 1):
         progress("purging", at, len(due))
-        done[entry.id] = removal.purge(host, entry, lambda item: watch.about_purge(item, adjust))
+        done[entry.id] = removal.purge(
+            watch.host, entry, lambda item: watch.about_purge(item, adjust), as_copy=entry.id in copies
+        )
     return done
 
 
@@ -154,7 +157,7 @@ def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress) -> None:
     }
     if looker.policy.retention <= 0:
         due += [entry for _, entry in just_now.values()]
-    purged = purge_entries(Watch(looker, look), looker.host, due, None, progress)
+    purged = purge_entries(Watch(looker, look), look, due, None, progress)
     for entry_id, done in purged.items():
         if entry_id not in just_now:
             acts.entries[entry_id] = done
@@ -199,7 +202,7 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
         file = newer.get(item.entry.name.raw)
         if item.reason is not Reason.CONFLICT or file is None:
             continue
-        if (item.entry.id, file.inode[1]) in look.memory.compared:
+        if (item.entry.id, file.inode[1], file.size) in look.memory.compared:
             continue
         try:
             same = removal.same_content(
@@ -207,7 +210,7 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
             )
         except OSError:
             continue  # unread is undecided: it stays in conflict, and is tried again
-        book.compared(item.entry.id, file.inode[1], same=same)
+        book.compared(item.entry.id, file, same=same)
 
 
 def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
@@ -218,9 +221,11 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     in_use += [name for name, done in acts.files.items() if done.doubt and done.doubt.reason in USE_REASONS]
     book.seen_in_use(in_use, look.now.wall)
     present = {file.name.raw for file in look.inventory.files}
-    book.forget_used(but=present | {entry.name.raw for entry in look.inventory.entries})
+    ours = look.memory.directories is not Directories.OTHER
+    if ours:
+        book.forget_used(but=present | {entry.name.raw for entry in look.inventory.entries})
     last = None
-    if look.plan.complete:
+    if ours and look.plan.complete:
         used = used_names(look.inventory, look.usage) & present
         last = LastPass(used, look.usage.directories + look.usage.domains)
     book.end_pass(look.now, last, look.plan.breaker)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .evidence import Identity
+from .evidence import CachedFile, Identity
 from .identity import Ids, KnownIds
 from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
 from .names import display, from_display
@@ -22,7 +22,7 @@ _VERSION = 1
 # meta: single values as JSON (ids, clock, last_pass, breaker, ages_since).
 # used: when each name was last seen in use, Unix seconds. pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
-# compared: whether a quarantined file has the content of the newer file (by inode number) of its name.
+# compared: whether a quarantined file has the content of the newer file (by inode number and size) of its name.
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE used (name BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
@@ -31,7 +31,9 @@ CREATE TABLE acknowledged (
     path TEXT, by_hand INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
     reason TEXT NOT NULL, until REAL, PRIMARY KEY (path, by_hand)
 ) WITHOUT ROWID;
-CREATE TABLE compared (entry TEXT, inode INTEGER, same INTEGER NOT NULL, PRIMARY KEY (entry, inode)) WITHOUT ROWID;
+CREATE TABLE compared (
+    entry TEXT PRIMARY KEY, inode INTEGER NOT NULL, size INTEGER NOT NULL, same INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -70,7 +72,7 @@ class Ledger:
             ages_since=self._get("ages_since"),
             pins=dict(self._db.execute("SELECT name, until FROM pin")),
             acknowledged=tuple(_acknowledged(row) for row in self._db.execute("SELECT * FROM acknowledged")),
-            compared={(row[0], row[1]): bool(row[2]) for row in self._db.execute("SELECT * FROM compared")},
+            compared={(row[0], row[1], row[2]): bool(row[3]) for row in self._db.execute("SELECT * FROM compared")},
             clock=None if clock is None else Clock(**clock),
             last_pass=None if last is None else LastPass(_names(last["used"]), last["places"]),
             breaker=None
@@ -117,9 +119,10 @@ class Ledger:
             "DELETE FROM acknowledged WHERE path = ? AND by_hand = ?", [(path, int(by_hand)) for path in paths]
         )
 
-    def compared(self, entry_id: str, inode: int, *, same: bool) -> None:
-        """Remember whether this quarantined file has the content of the newer one with that inode number."""
-        self._db.execute("INSERT OR REPLACE INTO compared VALUES (?, ?, ?)", (entry_id, inode, int(same)))
+    def compared(self, entry_id: str, newer: CachedFile, *, same: bool) -> None:
+        """Remember whether this quarantined file has the content of the newer one of its name, as that is now."""
+        row = (entry_id, newer.inode[1], newer.size, int(same))
+        self._db.execute("INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?)", row)
 
     def end_pass(self, clock: Clock, last: LastPass | None, breaker: Breaker | None) -> None:
         """Remember how a pass ended; `last` is None when its evidence was not complete."""

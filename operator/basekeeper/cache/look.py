@@ -78,6 +78,7 @@ class Watch:
     """
 
     def __init__(self, looker: Looker, since: Look) -> None:
+        self.host = looker.host
         self._looker = looker
         self._mark = since.mark
 

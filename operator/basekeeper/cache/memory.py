@@ -78,8 +78,8 @@ class Memory:
     pins: Mapping[bytes, float] = field(default_factory=dict)
     """Names that an operator restored by hand, and until when they are pinned."""
     acknowledged: tuple[Acknowledged, ...] = ()
-    compared: Mapping[tuple[str, int], bool] = field(default_factory=dict)
-    """Whether a quarantine entry (by id) has the content of the newer file of its name (by inode number)."""
+    compared: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)
+    """Whether a quarantine entry (by id) has the content of the newer file of its name (by inode number and size)."""
     clock: Clock | None = None
     last_pass: LastPass | None = None
     breaker: Breaker | None = None

@@ -93,7 +93,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     unknown = tuple(item for item in usage.unknown if not is_acknowledged(item, policy, memory, now.wall))
     usage = replace(usage, unknown=unknown)
     restart_ages = memory.directories is Directories.MEMORY_LOST or anomalies.clock_jump(memory.clock, now) is not None
-    if memory.directories is Directories.MEMORY_LOST and memory.ages_since is None:
+    if memory.directories is Directories.MEMORY_LOST:
         memory = replace(memory, ages_since=now.wall)
     judge = _Judge(usage, policy, memory, now)
     used = used_names(inventory, usage)
@@ -134,9 +134,9 @@ def is_acknowledged(unknown: Unknown, policy: Policy, memory: Memory, now: float
         return False
     in_policy = any(row.path == unknown.path and (row.until is None or now < row.until) for row in policy.acknowledged)
     remembered = [row for row in memory.acknowledged if row.path == unknown.path]
-    by_hand = any(row.by_hand and (row.until is None or now < row.until) for row in remembered)
-    same = all(row.identity == unknown.identity for row in remembered)
-    return (in_policy or by_hand) and same
+    first_met = [row.identity for row in remembered if not row.by_hand]
+    by_hand = [row.identity for row in remembered if row.by_hand and (row.until is None or now < row.until)]
+    return (in_policy and first_met in ([], [unknown.identity])) or unknown.identity in by_hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,6 @@ class _Judge:
         if need := self.need(file.name, file.inode):
             reason, message, users = need
             return replace(aged, reason=reason, message=message, users=users)
-        if image := self._image(file.name):
-            return replace(aged, reason=Reason.IMAGE_OF_DOMAIN, message=image[0], users=image[1])
         return self._by_age(aged)
 
     def need(self, name: Name, inode: tuple[int, int]) -> tuple[Reason, str, tuple[str, ...]] | None:
@@ -188,6 +186,8 @@ class _Judge:
             return Reason.LOCKED_BY_NOVA, f"somebody holds nova's lock nova-{_text(name.lock_name)}", ()
         if pinned := self._pinned(name):
             return Reason.PINNED, pinned, ()
+        if image := self._image(name):
+            return Reason.IMAGE_OF_DOMAIN, *image
         return None
 
     def _pinned(self, name: Name) -> str | None:

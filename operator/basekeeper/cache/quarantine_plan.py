@@ -6,11 +6,11 @@ right copy (nova can download another image's content into the name of a snapsho
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .anomalies import Stop
-from .evidence import Inode, Inventory, QuarantineEntry, Usage
+from .anomalies import CLOCK_TOLERANCE, Stop
+from .evidence import CachedFile, Inode, Inventory, QuarantineEntry, Usage
 from .memory import Clock, Memory
 from .names import Name
 from .verdicts import Reason
@@ -43,6 +43,8 @@ class JudgedEntry:
     reason: Reason
     message: str
     users: tuple[str, ...] = ()
+    as_copy: bool = False
+    """It is needed, and may be purged only because the newer file of its name has the same content."""
 
 
 _PASSING = frozenset({Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS})
@@ -61,7 +63,7 @@ def judge_entries(
     need: Need,
 ) -> tuple[JudgedEntry, ...]:
     """Decide about every quarantined file; `stops` and `need` are what this pass found out already."""
-    taken = {file.name.raw: file.inode for file in inventory.files}
+    taken = {file.name.raw: file for file in inventory.files}
     blocked = purge_blocked(usage, stops)
     judged = []
     for entry in inventory.entries:
@@ -75,7 +77,7 @@ def judge_entries(
             rivals = [other for other in inventory.entries if other.name.raw == entry.name.raw]
             judged.append(_restore_or_give_way(entry, rivals, needed, usage))
         else:
-            judged.append(_by_due_time(entry, now, blocked))
+            judged.append(_by_due_time(entry, memory, now, blocked))
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
 
 
@@ -90,8 +92,8 @@ def purge_blocked(usage: Usage, stops: Sequence[Stop]) -> tuple[Reason, str] | N
     return None
 
 
-def _by_due_time(entry: QuarantineEntry, now: Clock, blocked: tuple[Reason, str] | None) -> JudgedEntry:
-    if now.wall < entry.due_at:
+def _by_due_time(entry: QuarantineEntry, memory: Memory, now: Clock, blocked: tuple[Reason, str] | None) -> JudgedEntry:
+    if now.wall < _due_at(entry, memory, now):
         message = "removed; it can be restored until it is purged"
         return JudgedEntry(entry, Decision.WAIT, Reason.IN_QUARANTINE, message)
     if blocked:
@@ -99,9 +101,20 @@ def _by_due_time(entry: QuarantineEntry, now: Clock, blocked: tuple[Reason, str]
     return JudgedEntry(entry, Decision.PURGE, Reason.RETENTION_OVER, "its time in the quarantine is over")
 
 
+def _due_at(entry: QuarantineEntry, memory: Memory, now: Clock) -> float:
+    """When an entry may be purged: as its side-car says, unless every age started anew since.
+
+    Then its retention does too: a clock that leapt forward ends none early, and one that was put back lengthens none.
+    """
+    anew = memory.ages_since
+    if anew is None or anew <= entry.removed_at <= now.wall + CLOCK_TOLERANCE:
+        return entry.due_at
+    return anew + (entry.due_at - entry.removed_at)
+
+
 def _beside_another(
     entry: QuarantineEntry,
-    newer: Inode,
+    newer: CachedFile,
     needed: tuple[Reason, str, tuple[str, ...]],
     usage: Usage,
     memory: Memory,
@@ -111,11 +124,11 @@ def _beside_another(
     """An entry whose name another file has: it may be purged only if it is no more than a copy of that one."""
     _, message, users = needed
     needed_itself = entry.inode in usage.by_inode or entry.inode in usage.qemu_locks
-    same_content = memory.compared.get((entry.id, newer[1]), False)
-    if newer == entry.inode or (same_content and not needed_itself):
-        return _by_due_time(entry, now, blocked)
+    same_content = memory.compared.get((entry.id, newer.inode[1], newer.size), False)
+    if newer.inode == entry.inode or (same_content and not needed_itself):
+        return replace(_by_due_time(entry, memory, now, blocked), as_copy=newer.inode != entry.inode)
     conflict = (
-        f"{entry.name} is {message}, but a newer file has its name and this older one may be the right one; "
+        f"{entry.name}: {message}, but a newer file has its name and this older one may be the right one; "
         f"compare them, then purge or restore {entry.id} by hand"
     )
     return JudgedEntry(entry, Decision.HOLD, Reason.CONFLICT, conflict, users)
@@ -137,5 +150,5 @@ def _restore_or_give_way(
 
     if entry == max(rivals, key=rank):
         return JudgedEntry(entry, Decision.RESTORE, reason, f"{message}; it goes back", users)
-    conflict = f"{entry.name} is {message}, but another removed file of this name goes back; purge or restore by hand"
+    conflict = f"{entry.name}: {message}, but another removed file of this name goes back; purge or restore by hand"
     return JudgedEntry(entry, Decision.HOLD, Reason.CONFLICT, conflict, users)

@@ -11,6 +11,7 @@ from pathlib import Path
 from . import inventory, locks, quarantine
 from .acts import Action, Done, Doubt
 from .evidence import CachedFile, QuarantineEntry
+from .files import DIRECTORY, open_quietly
 from .plan import Judged
 from .settings import Host
 from .verdicts import Reason
@@ -63,10 +64,17 @@ def restore(host: Host, entry: QuarantineEntry) -> Done:
     return Done(Action.RESTORED)
 
 
-def purge(host: Host, entry: QuarantineEntry, last_look: LastLook) -> Done:
-    """Delete a removed file for good, unless a last look finds something for it. Never raises OSError."""
+def purge(host: Host, entry: QuarantineEntry, last_look: LastLook, *, as_copy: bool = False) -> Done:
+    """Delete a removed file for good, unless a last look finds something for it. Never raises OSError.
+
+    `as_copy`: it may go only because the newer file of its name has the same content, and that is asked once more:
+    what was compared in an earlier pass may have been replaced by a file that got the same inode number.
+    """
     try:
-        if doubt := _in_use(quarantine.file_of(host.base, entry)) or last_look(entry):
+        removed = quarantine.file_of(host.base, entry)
+        if as_copy and not same_content(removed, host.base / os.fsdecode(entry.name.raw)):
+            return Done(Action.SKIPPED, Doubt(Reason.CONFLICT, f"{entry.name} is needed, and is no copy any more"))
+        if doubt := _in_use(removed) or last_look(entry):
             return Done(Action.SKIPPED, doubt)
         quarantine.purge(host.base, entry)
     except OSError as error:
@@ -94,7 +102,7 @@ def same_content(one: Path, other: Path) -> bool:
 
 def _second_look(host: Host, file: CachedFile) -> Doubt | None:
     """Whether the file is still the one that was judged. Raises OSError."""
-    fd = inventory.open_directory(host.base)
+    fd = open_quietly(bytes(host.base), DIRECTORY)
     try:
         current = inventory.look_at(fd, file.name.raw)
     finally:
