@@ -12,9 +12,9 @@ from basekeeper.cache import domains, usage
 from basekeeper.cache.domain_xml import Domain, DomainDisk, Nova
 from basekeeper.cache.domains import Answer
 from basekeeper.cache.evidence import Inventory, Source, Usage, User
+from basekeeper.cache.files import Unobservable
 from basekeeper.cache.names import original_of
 from basekeeper.cache.settings import Host
-from basekeeper.cache.tree import Unobservable
 from tests.unit.qcow2_bytes import qcow2
 
 A, B, C = (original_of(image) for image in "abc")

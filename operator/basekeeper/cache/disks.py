@@ -89,11 +89,20 @@ class Chains:
         self._now = now
         self._steps: dict[Link, Step] = {}
         self._specs: dict[bytes, backing.Backing] = {}
+        self._traces: dict[tuple[bytes, str | None, str | None], Trace] = {}
         self._in_base: dict[bytes, bool] = {bytes(host.base): True, os.path.realpath(bytes(host.base)): True}
         self._base_inode = _inode(bytes(host.base))
 
     def trace(self, head: Head, header: qcow2.Header, directory: bytes) -> Trace:
         """The chain of a disk that was opened in `directory`."""
+        if header.backing is not None and header.backing.startswith(b"/") and header.data_file is None:
+            # Nothing in it depends on where the disk lies, so disks over one base share it, unless it leads back.
+            key = header.backing, header.backing_format, header.problem
+            shared = self._traces.get(key)
+            if shared is None:
+                shared = self._traces[key] = self._follow(self._step_of(header, directory))
+            if head.inode not in shared.inodes:
+                return shared
         first = self._step_of(header, directory)
         first.inode = head.inode
         return self._follow(first)

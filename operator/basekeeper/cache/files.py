@@ -36,6 +36,10 @@ class Head:
         return same and self.changed_at == max(status.st_mtime, status.st_ctime)
 
 
+class Unobservable(Exception):
+    """The cache or the instances directory cannot be read at all, so the pass fails; says which and why."""
+
+
 class NotAFile(OSError):
     """Neither a regular file nor a block device."""
 

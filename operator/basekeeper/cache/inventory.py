@@ -8,12 +8,9 @@ import stat
 
 from . import quarantine
 from .evidence import CachedFile, FileType, Inventory, Note
+from .files import DIRECTORY, Unobservable, open_quietly
 from .names import parse
 from .settings import Host
-
-
-class Unobservable(Exception):
-    """The cache or the instances directory cannot be read at all, so the pass fails; says which and why."""
 
 
 def scan(host: Host) -> Inventory:
@@ -23,7 +20,7 @@ def scan(host: Host) -> Inventory:
     Unobservable if it exists and cannot be read.
     """
     try:
-        fd = open_directory(host.base)
+        fd = open_quietly(bytes(host.base), DIRECTORY)
     except FileNotFoundError:
         message = f"{host.base} does not exist yet; nova makes it with the first image"
         return Inventory(notes=(Note("NoCacheYet", message),))
@@ -46,15 +43,6 @@ def scan(host: Host) -> Inventory:
 def look_at(base_fd: int, name: bytes) -> CachedFile | None:
     """One entry of the cache as it is now; None if there is none. Raises OSError."""
     return _file(base_fd, os.fsdecode(name))
-
-
-def open_directory(path: os.PathLike[str]) -> int:
-    """A descriptor of a directory that leaves its access time alone where the owner may ask for that."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | os.O_NOATIME)
-    except PermissionError:
-        return os.open(path, flags)
 
 
 def _file(fd: int, name: str) -> CachedFile | None:

@@ -54,21 +54,27 @@ class Machines:
         """Instance directories without a domain in which something changed within the host's grace."""
         grace = self._host.spawn_grace
         for directory in directories:
-            may_be_built = is_instance(directory) and not is_deleted(directory)
             # A change in the future counts: clocks step back, and a spawn must not be overlooked for that.
-            if may_be_built and grace > 0 and now - directory.changed_at < grace and not self.domain_of(directory):
+            if grace <= 0 or now - directory.changed_at >= grace:
+                continue
+            may_be_built = is_instance(directory) and not is_deleted(directory)
+            if may_be_built and not self.domain_of(directory):
                 yield Spawn(display(self._host.shown(directory.path)), directory.changed_at)
 
-    def homeless(self) -> Iterator[str]:
-        """Nova's domains, and others with disks in the instances path, that have lost a disk's directory."""
+    def local(self) -> tuple[tuple[str, bool], ...]:
+        """Nova's domains, and others in the instances path, with local disks; whether a disk's directory is gone."""
         under = bytes(self._host.instances) + b"/"
+        found = []
         for domain in self._domains:
-            for disk in domain.disks:
-                ours = disk.local_file and (domain.nova is not None or disk.path.startswith(under))
-                directory = os.path.dirname(disk.path)
-                if ours and is_missing(directory) and is_missing(directory + _RESIZE):
-                    yield domain.who
-                    break
+            directories = {
+                os.path.dirname(disk.path)
+                for disk in domain.disks
+                if disk.local_file and (domain.nova is not None or disk.path.startswith(under))
+            }
+            if directories:
+                gone = any(is_missing(one) and is_missing(one + _RESIZE) for one in directories)
+                found.append((domain.who, gone))
+        return tuple(found)
 
 
 def is_instance(directory: Directory) -> bool:

@@ -12,17 +12,13 @@ from dataclasses import dataclass, field
 
 from .entries import GONE, NOWHERE, Directory, Disk, Reading
 from .evidence import Inode, Note, Unknown
-from .files import DIRECTORY, identity_of, open_quietly
+from .files import DIRECTORY, Unobservable, identity_of, open_quietly
 from .names import display
 from .settings import Host
 
 _DEEPEST = 8
 _ATTEMPTS = 3
 _NO_INSTANCES = frozenset({"_base", "locks", "lost+found"})
-
-
-class Unobservable(Exception):
-    """The instances path itself cannot be read, so nothing can be said about any base."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,7 @@ from .files import identity_of
 from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
 from .names import display, original_of
 from .settings import Host
-from .tree import Tree, TreeMark, Unobservable
-
-__all__ = ["TreeMark", "Unobservable", "gather"]
+from .tree import Tree, TreeMark
 
 _ROOT_DISKS = frozenset({b"disk", b"disk.rescue"})
 
@@ -45,6 +43,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
     shared = storage.look(host, now)
     held = holders.look(host, inventory)
     wanted = holders.candidates(inventory, iter(evidence.by_name), held.qemu.union(evidence.by_inode))
+    local = evidence.machines.local()
     usage = Usage(
         by_name={name: tuple(users) for name, users in evidence.by_name.items()},
         by_inode={inode: tuple(users) for inode, users in evidence.by_inode.items()},
@@ -59,7 +58,8 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
         shared=shared.shared,
         directories=sum(map(is_instance, tree.directories)),
         domains=len(answer.domains),
-        homeless_domains=tuple(evidence.machines.homeless()),
+        homeless_domains=tuple(who for who, gone in local if gone),
+        local_domains=len(local),
         notes=(*tree.notes, *evidence.declared.notes, *evidence.notes, *shared.notes),
     )
     return usage, tree.mark
