@@ -39,6 +39,11 @@ _LIBVIRT_DIRECTORIES = {
     "log": Path("/var/log/libvirt"),
     "cache": Path("/var/cache/libvirt"),
 }
+_ACCOUNT = "libvirt-qemu"
+_ACCOUNTS = (
+    (Path("/etc/passwd"), f"{_ACCOUNT}:x:64055:64055::/nonexistent:/usr/sbin/nologin"),
+    (Path("/etc/group"), f"{_ACCOUNT}:x:64055:"),
+)
 _DRIVERS = ("/usr/lib*/libvirt/connection-driver", "/usr/lib*/*/libvirt/connection-driver")
 
 
@@ -271,6 +276,7 @@ class ComputeNode:
                 # Empty where the package made none, as on a host that never ran libvirt.
                 target.mkdir(parents=True, exist_ok=True)
                 binds += ["--bind", str(self.root / name), str(target)]
+            binds += self._accounts()
         else:
             (self.root / "run").chmod(0o700)
             environment |= {
@@ -304,6 +310,20 @@ class ComputeNode:
         (directory / "qemu.conf").write_text(
             'security_driver = "none"\ncgroup_controllers = [ ]\nnamespaces = [ ]\nstdio_handler = "file"\n' + owner
         )
+
+    def _accounts(self) -> list[str]:
+        """Give the node the accounts that Debian's libvirtd looks up at its start, where the host has none.
+
+        Debian 12 makes them in a package that would also install libvirt's services.
+        """
+        binds: list[str] = []
+        for path, entry in _ACCOUNTS:
+            known = path.read_text()
+            if not any(line.startswith(_ACCOUNT + ":") for line in known.splitlines()):
+                private = self.root / path.name
+                private.write_text(known.rstrip("\n") + f"\n{entry}\n")
+                binds += ["--bind", str(private), str(path)]
+        return binds
 
     # What a qemu can do takes libvirt some eight seconds to find out, and it keeps the answer as a file that it
     # checks against the times and sizes of all involved. A node with an empty cache would ask anew, every time.
@@ -353,9 +373,9 @@ class ComputeNode:
                 self.virsh("uri")
                 return
             except (OSError, LabError) as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or has_ended(self._running_libvirtd()):
                     log = (self.root / "libvirtd.log").read_text(errors="replace")
-                    raise LabError(f"{self.name}: no libvirtd after {START_TIMEOUT} s: {error}\n{log}") from error
+                    raise LabError(f"{self.name}: libvirtd does not answer: {error}\n{log}") from error
                 time.sleep(0.02)
 
 
@@ -366,6 +386,15 @@ def _is_root() -> bool:
 def _capability_cache() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "basekeeper/lab/capabilities"
+
+
+def has_ended(process: int) -> bool:
+    """Say whether a process has ended; a zombie has, though its parent may not have noticed yet."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 def _find(program: str) -> str | None:

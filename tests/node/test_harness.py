@@ -11,7 +11,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lab.compute_node import CommandTimeoutError, ComputeNode
+from lab.compute_node import CommandTimeoutError, ComputeNode, has_ended
 from lab.domain_xml import Disk, NovaMetadata, domain_xml
 from lab.nova_tree import HOUR, NovaTree
 
@@ -25,19 +25,10 @@ def disk(tree: NovaTree) -> Disk:
     return Disk(tree.add_overlay(INSTANCE, tree.add_base(IMAGE)))
 
 
-def is_running(process: int) -> bool:
-    """Whether a process still does anything; a zombie that nobody has reaped yet does not."""
-    try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
 def wait_until_ended(*processes: int) -> None:
     deadline = time.monotonic() + 10
-    while any(is_running(process) for process in processes):
-        assert time.monotonic() < deadline, f"still running: {[p for p in processes if is_running(p)]}"
+    while running := [process for process in processes if not has_ended(process)]:
+        assert time.monotonic() < deadline, f"still running: {running}"
         time.sleep(0.02)
 
 
@@ -122,7 +113,7 @@ def test_domains_outlive_their_libvirtd(node: ComputeNode, disk: Disk) -> None:
     qemu = node.qemu_pid("instance-00000001")
 
     node.stop_libvirtd()
-    assert is_running(qemu)
+    assert not has_ended(qemu)
     node.start_libvirtd()
 
     assert node.state("instance-00000001") == "running"
@@ -134,7 +125,7 @@ def test_a_closed_node_leaves_no_process_and_no_file(laboratory: None, disk: Dis
         node.create(domain_xml("instance-00000001", disks=[disk]))
         node.pause_libvirtd()  # not even a hung daemon stays
         processes = [node.qemu_pid("instance-00000001"), node.libvirtd_pid or 0]
-        assert all(is_running(process) for process in processes)
+        assert not any(has_ended(process) for process in processes)
 
     wait_until_ended(*processes)
     assert not node.root.exists()
