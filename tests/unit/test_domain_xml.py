@@ -165,3 +165,10 @@ def test_a_running_domain_and_its_definition_are_one() -> None:
 def test_what_is_no_xml() -> None:
     with pytest.raises(ValueError, match="cannot be parsed"):
         parse("<domain>")
+
+
+def test_a_volume_of_a_storage_pool_is_told_as_such_unless_it_is_cinders() -> None:
+    volume = "<driver type='qcow2'/><source pool='default' volume='vm.qcow2'/>"
+    attributes = "type='volume' device='disk'"
+    assert parse(domain(disk(volume, attributes))).pooled == ("default/vm.qcow2",)
+    assert parse(domain(disk(f"{volume}<serial>v-o-l</serial>", attributes))).pooled == ()

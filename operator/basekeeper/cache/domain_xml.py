@@ -68,6 +68,8 @@ class Domain:
     """Every path anywhere in the XML whose last component is a base's name."""
     nova: Nova | None = None
     """None: nova did not make it."""
+    pooled: tuple[str, ...] = ()
+    """Disks that are volumes of a storage pool, `pool/volume`: where they lie, only libvirt knows."""
 
     @property
     def who(self) -> str:
@@ -93,6 +95,7 @@ def parse(xml: str) -> Domain:
         boot_files=tuple(_encode(text) for tag in ("kernel", "initrd") if (text := root.findtext(f"os/{tag}"))),
         base_paths=frozenset(_base_paths(root)),
         nova=_nova(root),
+        pooled=tuple(_pooled(root)),
     )
 
 
@@ -104,6 +107,7 @@ def merge(live: Domain, inactive: Domain) -> Domain:
         boot_files=tuple(dict.fromkeys((*live.boot_files, *inactive.boot_files))),
         base_paths=live.base_paths | inactive.base_paths,
         nova=_merge_nova(live.nova, inactive.nova),
+        pooled=tuple(dict.fromkeys((*live.pooled, *inactive.pooled))),
     )
 
 
@@ -127,6 +131,13 @@ def _disks(root: ET.Element, running: bool) -> Iterator[DomainDisk]:
             block=found[1],
             covered=running and _chain_is_complete(disk),
         )
+
+
+def _pooled(root: ET.Element) -> Iterator[str]:
+    for disk in root.iterfind("devices/disk[@type='volume']"):
+        source = disk.find("source")
+        if source is not None and not disk.findtext("serial"):
+            yield f"{source.get('pool', '')}/{source.get('volume', '')}"
 
 
 def _mirrors(root: ET.Element) -> Iterator[DomainDisk]:

@@ -120,5 +120,3 @@ class Host:
         """`path` as people see it: relative to the instances path where it lies under it."""
         prefix = bytes(self.instances) + b"/"
         return path.removeprefix(prefix)
-
-

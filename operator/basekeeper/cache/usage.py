@@ -118,6 +118,13 @@ class _Evidence:
         user = User(Source.DOMAIN, domain.who)
         paths = (*domain.base_paths, *domain.boot_files)
         self._add(user, (path.rpartition(b"/")[2] for path in domain.base_paths), filter(None, map(_inode, paths)))
+        if domain.pooled:
+            # nova never makes one: a hand-made domain, which may be built on anything.
+            message = (
+                f"{domain.who} has a disk in a storage pool ({domain.pooled[0]}), which basekeeper does not read; "
+                "give the disk as a file, or acknowledge it if it is not built on a base"
+            )
+            self.unknown[domain.who] = Unknown(message, domain.who)
         needed = False
         for disk in (*domain.disks, *domain.mirrors):
             if not disk.serial:

@@ -13,7 +13,6 @@ from . import hold, quarantine
 from .adopt import adopt
 from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
-
 from .import_nova_conf import import_nova_conf
 from .passes import plan, run
 
