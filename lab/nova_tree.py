@@ -1,4 +1,4 @@
-"""An instances directory as nova lays it out, with disks that qemu-img made.
+"""An instances directory as nova lays it out, with disks that qemu-img made (`qcow2` where it is missing).
 
     tree = NovaTree(Path("/somewhere/instances"))
     base = tree.add_base("9bd5...-image-uuid", age=2 * DAY)
@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+
+from .qcow2 import write_overlay
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -80,17 +82,22 @@ class NovaTree:
         path = self.instance(instance) / disk
         if declare:
             self.declare(instance, disk, "qcow2")
-        if isinstance(base, str):
-            # As nova's own migrations left them: not checked when written.
-            self._qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", backing_format, "-b", base, path, size or MIB)
-            return path
-        key = (str(base), backing_format, size or base.stat().st_size)
+        key = (str(base), backing_format, size or (base.stat().st_size if isinstance(base, Path) else MIB))
         if (template := self._templates.get(key)) is not None and template.exists():
             shutil.copyfile(template, path)
         else:
-            self._qemu_img("create", "-q", "-f", "qcow2", "-F", backing_format, "-b", base, path, key[2])
+            self._create_overlay(path, *key)
             self._templates[key] = path
         return path
+
+    @staticmethod
+    def _create_overlay(path: Path, base: str, backing_format: str, size: int) -> None:
+        if shutil.which("qemu-img") is None:
+            write_overlay(path, backing_file=base, backing_format=backing_format, size=size)
+            return
+        # -u: written as told, like the relative and vanished names that nova's own migrations left behind.
+        command = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", backing_format, "-b", base]
+        subprocess.run([*command, path, str(size)], check=True)
 
     def add_flat(self, instance: str, base: Path, *, disk: str = "disk", declare: bool = True) -> Path:
         """Make an instance's disk as a full copy of a base."""
@@ -128,7 +135,3 @@ class NovaTree:
         known[host] = time.time() - age
         path.write_text(json.dumps(known))
         return path
-
-    @staticmethod
-    def _qemu_img(*arguments: object) -> None:
-        subprocess.run(["qemu-img", *map(str, arguments)], check=True)

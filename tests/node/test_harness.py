@@ -1,5 +1,6 @@
 """The laboratory keeps its promises; what is built on it may rely on them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from lab.compute_node import CommandTimeoutError, ComputeNode, has_ended
 from lab.domain_xml import Disk, NovaMetadata, domain_xml
 from lab.nova_tree import HOUR, NovaTree
+from lab.qcow2 import write_overlay
 
 IMAGE = "6d1c5c05-9c4b-4b5a-9d5c-3a4f7f6b8a01"
 INSTANCE = "0d0e9a3c-53a8-4a5c-8f3f-2a2f0f1d7c11"
@@ -170,3 +172,19 @@ def test_overlays_over_one_base_are_real_disks_of_their_own(tree: NovaTree) -> N
         assert f"backing file: {base}" in checked.stdout
     assert len({disk.stat().st_ino for disk in disks}) == 3
     assert time.time() - base.stat().st_mtime == pytest.approx(2 * HOUR, abs=60)
+
+
+@pytest.mark.parametrize("size", [1, 1024**2, 40 * 1024**3], ids=["a byte", "a MiB", "40 GiB"])
+def test_qemu_finds_no_fault_with_an_overlay_of_our_own(tree: NovaTree, tmp_path: Path, size: int) -> None:
+    base = tree.add_base(IMAGE)
+    overlay = tmp_path / "overlay"
+
+    write_overlay(overlay, backing_file=str(base), backing_format="raw", size=size)
+
+    checked = subprocess.run(["qemu-img", "check", overlay], capture_output=True, text=True, check=True)
+    assert "No errors were found" in checked.stdout
+    told = subprocess.run(
+        ["qemu-img", "info", "--output=json", overlay], capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(told)["backing-filename"] == str(base)
+    assert json.loads(told)["backing-filename-format"] == "raw"
