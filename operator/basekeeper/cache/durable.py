@@ -1,5 +1,6 @@
 """Small file operations that survive a crash, and the rename that never replaces. Knows nothing of caches."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -20,12 +21,19 @@ def sync_directory(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Create `path` with this content, durably; FileExistsError if something has the name."""
+    """Create `path` with this content, durably; FileExistsError if something has the name.
+
+    On any other OSError, which names the path, no part of it stays.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(fd, "wb", closefd=False) as stream:
             stream.write(content)
         os.fsync(fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(fd)
 
