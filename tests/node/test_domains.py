@@ -1,6 +1,9 @@
 """What libvirt's domains and running guests say about bases, asked by real passes of real domains."""
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,7 +74,9 @@ def shut_off(node: ComputeNode, xml: str) -> None:
 def end(node: ComputeNode) -> None:
     """Leave nothing of the domain."""
     if NAME in node.domains(all_of_them=False):
-        node.destroy(NAME)
+        os.kill(node.qemu_pid(NAME), signal.SIGKILL)  # `destroy` first waits a second for qemu to end by itself
+        while NAME in node.domains(all_of_them=False):
+            time.sleep(0.01)
     if NAME in node.domains():
         node.undefine(NAME)
 

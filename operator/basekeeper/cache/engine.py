@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from . import identity, ledger, locks, quarantine, removal
-from .acts import Action, Done
+from .acts import Action, Done, Doubt
 from .evidence import Inode, QuarantineEntry
 from .files import Unobservable
 from .ledger import Ledger, LedgerError
@@ -68,7 +68,7 @@ def run(host: Host, policy: Policy, progress: Progress) -> Report:
                 progress("looking again", 0, 1)
                 look = looker.look()
                 _remove(looker, look, first, acts, progress)
-                _purge(looker, look, acts, progress)
+                _settle(looker, look, acts, progress)
             if acting:
                 quarantine.sweep(host.base)
                 _compare_conflicts(host, book, look)
@@ -145,24 +145,38 @@ def _remove(looker: Looker, look: Look, first: set[tuple[bytes, Inode]], acts: A
         )
 
 
+def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress) -> None:
+    """Look at everything once more after the removals, put back what is needed now, and purge on this look only.
+
+    The look at each removed file sees directories that changed. A disk that was rebased in place and a domain that was
+    defined outside of the instances path change none; what they need must not wait for the next pass, or be purged.
+    """
+    progress("looking once more", 0, 1)
+    look = looker.look()
+    restore_needed(looker.host, look, acts, locked=True, progress=progress)
+    _purge(looker, look, acts, progress)
+    spared = {item.entry.id for item in before.plan.purges} - acts.entries.keys()
+    for item in look.plan.entries:
+        if item.entry.id in spared:
+            acts.entries[item.entry.id] = Done(Action.SKIPPED, Doubt(item.reason, item.message))
+
+
 def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress) -> None:
     """Delete what is due, what this pass removed with `retention: 0s` included, if nothing was left unasked."""
     if look.plan.purge_blocked is not None:
         return
     due = [item.entry for item in look.plan.purges]
     just_now = {
-        done.entry.id: (name, done.entry)
+        done.entry.id: name
         for name, done in acts.files.items()
         if done.action is Action.QUARANTINED and done.entry is not None
     }
-    if looker.policy.retention <= 0:
-        due += [entry for _, entry in just_now.values()]
     purged = purge_entries(Watch(looker, look), look, due, None, progress)
     for entry_id, done in purged.items():
         if entry_id not in just_now:
             acts.entries[entry_id] = done
         elif done.action is Action.PURGED:
-            acts.files[just_now[entry_id][0]] = done
+            acts.files[just_now[entry_id]] = done
     acts.purged_bytes += sum(entry.reclaimable for entry in due if purged[entry.id].action is Action.PURGED)
 
 
