@@ -16,7 +16,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .files import FILE, open_quietly
@@ -215,15 +215,18 @@ def _make_directory(directory: Path) -> None:
     if directory.exists():
         return
     like = directory.parent.stat()
-    temporary = directory.with_name(f".basekeeper-{secrets.token_hex(8)}")
-    os.mkdir(temporary, 0o700)
+    # Always the same name: what a killed process left behind is finished by the next one.
+    temporary = directory.with_name(f".basekeeper-{directory.name}.new")
     try:
+        with suppress(FileExistsError):
+            os.mkdir(temporary, 0o700)
         if os.geteuid() != like.st_uid:
             os.chown(temporary, like.st_uid, like.st_gid)
         os.chmod(temporary, stat.S_IMODE(like.st_mode))
         # An empty directory of this name, made by another meanwhile, is replaced by an equal one.
         os.rename(temporary, directory)
-    except OSError as error:
-        os.rmdir(temporary)
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+    except OSError:
+        with suppress(OSError):
+            os.rmdir(temporary)
+        if not directory.is_dir():
             raise
