@@ -778,6 +778,9 @@ def test_a_copy_is_purged_no_earlier_and_on_no_weaker_evidence_than_any_other() 
     assert decision(NEWER, replace(removed(), due_at=NOW + 1), usage=NEEDED, memory=memory) == WAIT
     unsure = replace(NEEDED, unknown=(DEAF,))
     assert decision(NEWER, removed(), usage=unsure, memory=memory) == (Decision.HOLD, Reason.UNKNOWN_USAGE)
+    for busy in (usage for _, usage in WAITS.values()):
+        at_work = replace(busy, by_name=NEEDED.by_name)
+        assert decision(NEWER, removed(), usage=at_work, memory=memory) == WAIT
 
 
 OLD, NEW = removed(tag="old", ago=9 * DAY), removed(tag="new", ago=8 * DAY)

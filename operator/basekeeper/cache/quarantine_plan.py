@@ -126,6 +126,9 @@ def _beside_another(
     needed_itself = entry.inode in usage.by_inode or entry.inode in usage.qemu_locks
     same_content = memory.compared.get((entry.id, newer.inode[1], newer.size), False)
     if newer.inode == entry.inode or (same_content and not needed_itself):
+        if entry.inode in usage.open_files or entry.name.lock_name in usage.nova_locks:
+            message = "something is at work on it or on its name at this moment"
+            return JudgedEntry(entry, Decision.WAIT, Reason.IN_QUARANTINE, message, users)
         return replace(_by_due_time(entry, memory, now, blocked), as_copy=newer.inode != entry.inode)
     conflict = (
         f"{entry.name}: {message}, but a newer file has its name and this older one may be the right one; "
