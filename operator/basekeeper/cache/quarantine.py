@@ -21,6 +21,8 @@ from .names import display, from_display, parse
 OWN_DIRECTORY = ".basekeeper"
 SIDECAR = "entry.json"
 _SIDECAR_LIMIT = 1 << 20
+_END_OF_TIME = 253402300800.0
+"""The year 10000, beyond which no date can be shown."""
 
 
 class Occupied(Exception):
@@ -48,9 +50,9 @@ def read(base: Path) -> tuple[tuple[QuarantineEntry, ...], tuple[Note, ...]]:
         try:
             if entry := _read_entry(place):
                 entries.append(entry)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            shown = f"{OWN_DIRECTORY}/quarantine/{place.name}"
-            message = f"the entry cannot be understood and is left as it is: {error}"
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+            shown = f"{OWN_DIRECTORY}/quarantine/{display(os.fsencode(place.name))}"
+            message = f"the entry cannot be understood and is left as it is: {_why(error)}"
             notes.append(Note("QuarantineEntryUnreadable", message, shown))
     return tuple(entries), tuple(notes)
 
@@ -178,9 +180,12 @@ def _read_entry(place: Path) -> QuarantineEntry | None:
     document = json.loads(content)
     if document["version"] != 1:
         raise ValueError(f"its side-car has version {document['version']!r}, this program knows version 1")
-    name = from_display(document["name"])
+    name = from_display(str(document["name"]))
     if b"/" in name or name in (b"", b".", b"..", SIDECAR.encode()):
         raise ValueError("its side-car names no file of the cache")
+    removed_at, due_at = float(document["removedAt"]), float(document["dueAt"])
+    if not 0 <= removed_at <= due_at < _END_OF_TIME:
+        raise ValueError("its side-car has no sound times")
     found = os.lstat(place / os.fsdecode(name))
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{display(name)} in it is no regular file")
@@ -192,11 +197,17 @@ def _read_entry(place: Path) -> QuarantineEntry | None:
         allocated=found.st_blocks * 512,
         links=found.st_nlink,
         mtime=found.st_mtime,
-        removed_at=float(document["removedAt"]),
-        due_at=float(document["dueAt"]),
+        removed_at=removed_at,
+        due_at=due_at,
         reason=str(document["reason"]),
         last_users=tuple(str(user) for user in document["lastUsers"]),
     )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"its side-car has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def inode_of(found: os.stat_result) -> Inode:
