@@ -102,10 +102,21 @@ def test_active_and_inactive(libvirt: Libvirt) -> None:
 
 
 def test_one_that_is_gone_is_looked_for_again(libvirt: Libvirt) -> None:
-    libvirt.handles = [Handle("redefined", gone=1), Handle("gone", gone=99), Handle("here")]
+    libvirt.handles = [Handle("redefined", gone=1), Handle("redefined twice", gone=2), Handle("here")]
     answer = ask(URI, 1)
-    assert sorted(one.uuid for one in answer.domains) == ["here", "redefined"]
+    assert sorted(one.uuid for one in answer.domains) == ["here", "redefined", "redefined twice"]
     assert answer.failure is None
+
+
+def test_domains_that_are_gone_whenever_they_are_asked_leave_the_answer_incomplete(libvirt: Libvirt) -> None:
+    def replace_one() -> None:
+        # Each time one has gone after the list was made, and what took its place is not in the list.
+        libvirt.handles = [Handle("here"), Handle(f"gone {time.monotonic()}", gone=1)]
+
+    libvirt.before_listing = replace_one
+    answer = ask(URI, 1)
+    assert [one.uuid for one in answer.domains] == ["here"]
+    assert "was gone when it was asked" in (answer.failure or "")
 
 
 def test_the_other_sockets_are_tried_for_the_default_address_only(

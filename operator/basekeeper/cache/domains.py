@@ -21,7 +21,7 @@ from .domain_xml import Domain, merge, parse
 
 _OVERALL = 6
 """All calls together may take this many times what one may."""
-_ROUNDS = 3
+_ROUNDS = 5
 _DEFAULT_URI = "qemu:///system"
 _SOCKETS = ("/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock")
 
@@ -170,6 +170,8 @@ def _domains(libvirt: Any, connection: Any, job: _Job) -> Iterator[Domain]:
             yield domain
         if not vanished:
             return
+    # Each may have come back under its uuid after it was asked, and only a list without such gaps would show it.
+    raise _Refused(f"in each of {_ROUNDS} lists a domain was gone when it was asked")
 
 
 def _describe(libvirt: Any, handle: Any, job: _Job) -> Domain | None:
