@@ -8,6 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,18 @@ _VERSION = 1
 # meta: single values as JSON (ids, clock, last_pass, breaker, ages_since).
 # used: when each name was last seen in use, Unix seconds. pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
+# Inode numbers and time stamps are text: some file systems' fill 64 bits without a sign, SQLite's integers have one.
 # compared: whether a quarantined file has the content of the newer file (by inode number and size) of its name.
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE used (name BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE pin (name BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE used (name BLOB PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE pin (name BLOB PRIMARY KEY, until REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE acknowledged (
-    path TEXT, by_hand INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
-    reason TEXT NOT NULL, until REAL, PRIMARY KEY (path, by_hand)
-) WITHOUT ROWID;
+    path TEXT, by_hand INTEGER, identity TEXT, reason TEXT NOT NULL, until REAL, PRIMARY KEY (path, by_hand)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE compared (
-    entry TEXT PRIMARY KEY, inode INTEGER NOT NULL, size INTEGER NOT NULL, same INTEGER NOT NULL
-) WITHOUT ROWID;
+    entry TEXT PRIMARY KEY, inode TEXT NOT NULL, size INTEGER NOT NULL, same INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -58,7 +59,7 @@ class Ledger:
         known = self._get("ids")
         if known is None:
             return None
-        return KnownIds(Ids(known["instances"], known["base"]), known["made"])
+        return KnownIds(Ids(known["instances"], known["base"]), bool(known["made"]))
 
     def set_ids(self, ids: Ids, *, made: bool) -> None:
         """Know these directories from now on."""
@@ -67,20 +68,28 @@ class Ledger:
     def memory(self, directories: Directories, message: str) -> Memory:
         """Everything that judgement may know, with what the id files say about the directories."""
         clock, last, breaker = self._get("clock"), self._get("last_pass"), self._get("breaker")
+        ages_since = self._get("ages_since")
         return Memory(
             last_used=dict(self._db.execute("SELECT name, at FROM used")),
-            ages_since=self._get("ages_since"),
+            ages_since=None if ages_since is None else float(ages_since),
             pins=dict(self._db.execute("SELECT name, until FROM pin")),
             acknowledged=tuple(_acknowledged(row) for row in self._db.execute("SELECT * FROM acknowledged")),
-            compared={(row[0], row[1], row[2]): bool(row[3]) for row in self._db.execute("SELECT * FROM compared")},
-            clock=None if clock is None else Clock(**clock),
-            last_pass=None if last is None else LastPass(_names(last["used"]), last["places"]),
+            compared={
+                (row[0], int(row[1]), row[2]): bool(row[3]) for row in self._db.execute("SELECT * FROM compared")
+            },
+            clock=None if clock is None else Clock(float(clock["wall"]), float(clock["uptime"]), str(clock["boot"])),
+            last_pass=None if last is None else LastPass(_names(last["used"]), int(last["places"])),
             breaker=None
             if breaker is None
-            else Breaker(Reason(breaker["cause"]), breaker["since"], _names(breaker["names"])),
+            else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
             directories=directories,
             directories_message=message,
         )
+
+    def understand(self) -> None:
+        """Read everything once; raises what damage makes of it. SQLite knows whole pages, not what they say."""
+        self.ids()
+        self.memory(Directories.KNOWN, "")
 
     def seen_in_use(self, names: Iterable[bytes], at: float) -> None:
         """Remember that these bases were in use at this time; never moves a memory back."""
@@ -106,11 +115,10 @@ class Ledger:
 
     def acknowledge(self, row: Acknowledged) -> None:
         """Remember an acknowledged path and what it is now."""
-        identity = row.identity
-        stamp = (None, None, None) if identity is None else (identity.inode, identity.size, identity.mtime_ns)
+        identity = None if row.identity is None else json.dumps(astuple(row.identity))
         self._db.execute(
-            "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (row.path, int(row.by_hand), *stamp, row.reason, row.until),
+            "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?, ?)",
+            (row.path, int(row.by_hand), identity, row.reason, row.until),
         )
 
     def forget_acknowledged(self, paths: Iterable[str], *, by_hand: bool) -> None:
@@ -121,7 +129,7 @@ class Ledger:
 
     def compared(self, entry_id: str, newer: CachedFile, *, same: bool) -> None:
         """Remember whether this quarantined file has the content of the newer one of its name, as that is now."""
-        row = (entry_id, newer.inode[1], newer.size, int(same))
+        row = (entry_id, str(newer.inode[1]), newer.size, int(same))
         self._db.execute("INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?)", row)
 
     def end_pass(self, clock: Clock, last: LastPass | None, breaker: Breaker | None) -> None:
@@ -169,7 +177,10 @@ def reading(state: Path) -> Iterator[Ledger]:
     except Damaged:
         lost = True
     except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"{path} cannot be read: {_why(error)}; run as the user that owns it") from error
+        half_written = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK
+        why = "a pass was killed while it wrote it; the next `basekeeper run` puts it right"
+        message = why if half_written else f"{_why(error)}; run as the user that owns it"
+        raise LedgerError(f"{path} cannot be read: {message}") from error
     if connection is None:
         connection = sqlite3.connect(":memory:")
         connection.executescript(_SCHEMA)
@@ -215,16 +226,21 @@ def _open(uri: str, path: Path) -> sqlite3.Connection:
             raise LedgerError(f"{path} was written by a newer basekeeper (version {version}); use that one")
         elif version != _VERSION or connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise Damaged(f"{path} is no ledger")
+        Ledger(connection, lost=False).understand()
         return connection
-    except sqlite3.OperationalError:
+    except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
         connection.close()
-        raise
-    except sqlite3.DatabaseError as error:
-        connection.close()
+        if isinstance(error, sqlite3.OperationalError) and _is_the_host_s(error):
+            raise
         raise Damaged(f"{path} is damaged: {error}") from error
     except BaseException:
         connection.close()
         raise
+
+
+def _is_the_host_s(error: sqlite3.OperationalError) -> bool:
+    """Whether it says that the file cannot be opened, locked, read or written, and nothing of what is in it."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR
 
 
 def _readable(path: Path) -> bool:
@@ -256,6 +272,6 @@ def _texts(names: Iterable[bytes]) -> list[str]:
 
 
 def _acknowledged(row: tuple[Any, ...]) -> Acknowledged:
-    path, by_hand, inode, size, mtime_ns, reason, until = row
-    identity = None if inode is None else Identity(inode, size, mtime_ns)
-    return Acknowledged(path, identity, bool(by_hand), reason, until)
+    path, by_hand, identity, reason, until = row
+    known = None if identity is None else Identity(*map(int, json.loads(identity)))
+    return Acknowledged(path, known, bool(by_hand), reason, until)
