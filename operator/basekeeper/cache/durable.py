@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -15,7 +17,8 @@ def sync_directory(path: Path) -> None:
     """Make the entries of a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with _naming(path):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -27,9 +30,10 @@ def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with os.fdopen(fd, "wb", closefd=False) as stream:
-            stream.write(content)
-        os.fsync(fd)
+        with _naming(path):
+            with os.fdopen(fd, "wb", closefd=False) as stream:
+                stream.write(content)
+            os.fsync(fd)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -59,3 +63,13 @@ def own_like(path: Path, like: Path) -> None:
     if os.geteuid() == 0:
         model = os.stat(like)
         os.chown(path, model.st_uid, model.st_gid, follow_symlinks=False)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error of a call that was given a descriptor say which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
