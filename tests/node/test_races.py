@@ -1,16 +1,9 @@
-"""What comes between a pass's looks and its rename: the windows of milliseconds, held open by strace.
-
-Each test lets a pass stop within the rename of a base, before or after it took effect, does there what nova, a guest
-or an operator may do, and lets the pass go on.
-"""
+"""What comes between a pass's looks and its act: nova, a guest and an operator in windows of milliseconds."""
 
 import os
-import shutil
-import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,22 +11,20 @@ import pytest
 from lab.compute_node import ComputeNode
 from lab.domain_xml import Disk, domain_xml
 from lab.nova_tree import DAY, NovaTree
-from tests.node.cli import Answer, Basekeeper, Spec
-from tests.node.passes import AT_ONCE
+from tests.node.cli import Basekeeper, Spec
+from tests.node.passes import AT_ONCE, Passes
+from tests.node.window import Window
 
 IMAGE = "6d1c5c05-9c4b-4b5a-9d5c-3a4f7f6b8a01"
 OTHER_IMAGE = "a4b0cd0c-40cf-4f0c-8d3f-6a5c1a1c9e02"
 INSTANCE = "0d0e9a3c-53a8-4a5c-8f3f-2a2f0f1d7c11"
 AGE = 30 * DAY
-PATIENCE = 30.0
 NO_RETENTION: Spec = {**AT_ONCE, "quarantine": {"retention": "0s"}}
 """What is removed is deleted for good in the same pass."""
 
 
 @pytest.fixture
 def keeper(tree: NovaTree, tmp_path: Path) -> Basekeeper:
-    if shutil.which("strace") is None:
-        pytest.fail("strace is not installed: run scripts/setup test", pytrace=False)
     return Basekeeper(tree, tmp_path / "state")
 
 
@@ -42,62 +33,9 @@ def base(tree: NovaTree) -> Path:
     return tree.add_base(IMAGE, age=AGE)
 
 
-class Window:
-    """A pass that stands still at one system call for as long as the test takes."""
-
-    def __init__(self, keeper: Basekeeper, spec: Spec) -> None:
-        self._keeper = keeper
-        self._spec = spec
-        self.answer: Answer | None = None
-
-    @contextmanager
-    def held_open(self, injection: str, until: Callable[[], bool], *filters: str) -> Iterator[None]:
-        """Run the pass, enter the block when `until` is so, and let the pass go on after it."""
-        call = injection.partition(":")[0]
-        # -D: the tracer is a grandchild, so that the pass can go on without it, and its status is its own.
-        strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", *filters, "-e", f"trace={call}"]
-        delay = f"inject={injection}={int(PATIENCE * 1e6)}:when=1"
-        process = self._keeper.start("run", spec=self._spec, under=[*strace, "-e", delay])
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while not until():
-                assert process.poll() is None, f"the pass ended before the window: {process.communicate()}"
-                assert time.monotonic() < deadline, "the window never opened"
-                time.sleep(0.005)
-            yield
-        finally:
-            if tracer := tracer_of(process.pid):
-                os.kill(tracer, signal.SIGKILL)  # the kernel lets what it held go on
-            self.answer = self._keeper.end(process)
-
-    @contextmanager
-    def before_the_rename(self, base: Path | None = None) -> Iterator[None]:
-        """The last look at a base (the only one, if not said) is over, and it has its name still."""
-        entries = f".basekeeper/quarantine/{base.name if base else ''}*/entry.json"
-        with self.held_open("renameat2:delay_enter", lambda: any(self._keeper.tree.base_dir.glob(entries))):
-            yield
-
-    @contextmanager
-    def after_the_rename(self, base: Path) -> Iterator[None]:
-        """The base has lost its name, the look after that has not begun."""
-        with self.held_open("renameat2:delay_exit", lambda: not base.exists()):
-            yield
-
-    def verdict(self, name: Path) -> str:
-        assert self.answer is not None
-        return self.answer.verdict(name)
-
-
 @pytest.fixture(params=[AT_ONCE, NO_RETENTION], ids=["with retention", "without retention"])
 def window(request: pytest.FixtureRequest, keeper: Basekeeper) -> Window:
     return Window(keeper, request.param)
-
-
-def tracer_of(process: int) -> int | None:
-    """The process that traces another, if any."""
-    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    (line,) = [line for line in status.splitlines() if line.startswith("TracerPid:")]
-    return int(line.split()[1]) or None
 
 
 def quarantined(tree: NovaTree) -> list[Path]:
@@ -269,5 +207,48 @@ def test_what_comes_up_while_others_are_removed_stops_a_purge_that_was_due(
     else:
         assert window.verdict(due) == "Hold(UnknownUsage) Skipped"
         assert due in {tree.base_dir / path.name for path in quarantined(tree)}
-        assert window.answer is not None
         assert window.answer.status == 3
+
+
+# --- an instance's directory is renamed while it is looked for -------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "_resize"), ("_resize", ""), ("", "_del")])
+# Each list takes two calls, each look two lists.
+@pytest.mark.parametrize("which", ["when=1", "when=5"], ids=["in the first look", "in the second"])
+def test_a_directory_that_is_renamed_between_list_and_look_keeps_its_base(
+    before: str, after: str, which: str, keeper: Basekeeper, tree: NovaTree, base: Path
+) -> None:
+    tree.add_overlay(INSTANCE + before, base)
+    tree.add_base(OTHER_IMAGE, age=AGE, seed=2)  # so that there is something to act on, and a second look
+    window = Window(keeper, AT_ONCE)
+    instances = tree.instances_path
+    with window.held_open(f"getdents64:delay_exit:{which}", lambda: window.lists(instances), path=instances):
+        tree.rename_instance(INSTANCE + before, INSTANCE + after)
+
+    assert window.verdict(base) == "Keep(InUseByOverlay)"
+    assert base.exists()
+
+
+RENAME_FOR_EVER = """
+import os, sys
+one, other = sys.argv[1:]
+while True:
+    os.rename(one, other)
+    os.rename(other, one)
+"""
+
+
+def test_a_directory_that_is_never_at_rest_keeps_its_base(keeper: Basekeeper, tree: NovaTree, base: Path) -> None:
+    tree.add_overlay(INSTANCE, base)
+    place = tree.instance(INSTANCE)
+    renaming = subprocess.Popen([sys.executable, "-c", RENAME_FOR_EVER, place, f"{place}_resize"])
+    try:
+        with Passes(keeper) as passes:
+            passes.wait_for_more(5)
+    finally:
+        renaming.kill()
+        renaming.wait()
+
+    assert passes.verdicts(base) <= {"Keep(InUseByOverlay)", "Hold(UnknownUsage)"}
+    assert base.exists()
