@@ -175,7 +175,7 @@ def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress) -> None:
     for entry_id, done in purged.items():
         if entry_id not in just_now:
             acts.entries[entry_id] = done
-        elif done.action is Action.PURGED:
+        elif done.action is not Action.SKIPPED:
             acts.files[just_now[entry_id]] = done
     acts.purged_bytes += sum(entry.reclaimable for entry in due if purged[entry.id].action is Action.PURGED)
 
