@@ -7,7 +7,7 @@ from . import clock, engine, identity, ledger, quarantine, removal
 from .acts import Done
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
 from .look import Looker, Watch, as_shown, remember
-from .memory import Acknowledged
+from .memory import Acknowledged, Directories
 from .names import from_display
 from .quarantine_plan import JudgedEntry
 from .report import Acts
@@ -102,10 +102,15 @@ def acknowledge(host: Host, policy: Policy, path: str, reason: str, until: float
 
 
 def adopt(host: Host) -> None:
-    """Know these directories as the right ones from now on. Raises PassFailed."""
+    """Know these directories as the right ones from now on. Raises PassFailed.
+
+    What the ledger remembers of other directories says nothing of these, so in these every age starts anew.
+    """
     if not host.base.is_dir():
         raise engine.PassFailed(f"{host.base} is no directory, so there is nothing to adopt")
     with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
+        if remember(host, book).directories in {Directories.OTHER, Directories.MEMORY_LOST}:
+            book.restart_ages(clock.read().wall)
         found, new = identity.read(host), identity.fresh()
         ids = identity.Ids(found.instances or new.instances, found.base or new.base)
         identity.write(host, ids)

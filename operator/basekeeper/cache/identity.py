@@ -80,12 +80,12 @@ def fresh() -> Ids:
 
 
 def write(host: Host, ids: Ids) -> None:
-    """Make the id files that are missing; one that is there is left alone. Raises OSError."""
+    """Make the id files that are missing or empty; one that says something is left alone. Raises OSError."""
     for path, content, like in (
         (instances_file(host), ids.instances, host.instances),
         (base_file(host), ids.base, host.base),
     ):
-        if content is None or path.exists():
+        if content is None or _read(path) is not None:
             continue
         draft = path.with_name(f"{path.name}.new")
         draft.unlink(missing_ok=True)
@@ -98,6 +98,6 @@ def write(host: Host, ids: Ids) -> None:
 def _read(path: Path) -> str | None:
     try:
         with open(path, "rb") as stream:
-            return stream.read(_ID_LIMIT).decode("ascii", "replace").strip()
+            return stream.read(_ID_LIMIT).decode("ascii", "replace").strip() or None
     except (FileNotFoundError, NotADirectoryError):
         return None
