@@ -144,5 +144,6 @@ def _at(path: str | None) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold", no_wrap=False)
+        last = column == columns[-1]
+        table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold", no_wrap=not last)
     return table
