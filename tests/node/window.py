@@ -22,6 +22,14 @@ SYSCALLS = {"openat": 257, "getdents64": 217}
 """Their numbers on x86-64."""
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait, but not for ever."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {PATIENCE} s in vain"
+        time.sleep(0.005)
+
+
 class Window:
     """One pass of `keeper` under `spec`, to be stopped once; afterwards `answer` is what it said."""
 
@@ -58,11 +66,8 @@ class Window:
         process = self._keeper.start("run", spec=self._spec, under=[*strace, "-e", f"trace={call}", "-e", delay])
         self.process = process.pid
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not until():
-                assert process.poll() is None, f"the pass ended before the window: {process.communicate()}"
-                assert time.monotonic() < deadline, "the window never opened"
-                time.sleep(0.005)
+            wait_until(lambda: until() or process.poll() is not None)
+            assert process.poll() is None, f"the pass ended before the window: {process.communicate()}"
             yield
         finally:
             self.let_go()
