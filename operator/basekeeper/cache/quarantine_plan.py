@@ -50,6 +50,9 @@ class JudgedEntry:
 _PASSING = frozenset({Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS})
 """No reasons to put a file back, nova may be fetching a new one at this moment, but reasons not to purge it now."""
 
+_SERVED_BY_ANY = frozenset({Reason.PINNED, Reason.IMAGE_OF_DOMAIN})
+"""No disk reads through the file: whatever nova has fetched under the name since serves as well."""
+
 Need = Callable[[Name, Inode], tuple[Reason, str, tuple[str, ...]] | None]
 """Who needs the file of a name and inode; see `plan._Judge.need`."""
 
@@ -70,6 +73,8 @@ def judge_entries(
         needed = need(entry.name, entry.inode)
         if needed and needed[0] in _PASSING:
             judged.append(JudgedEntry(entry, Decision.WAIT, *needed))
+        elif needed and needed[0] in _SERVED_BY_ANY and entry.name.raw in taken:
+            judged.append(_by_due_time(entry, memory, now, blocked))
         elif needed and entry.name.raw in taken:
             newer = taken[entry.name.raw]
             judged.append(_beside_another(entry, newer, needed, usage, memory, now, blocked))
@@ -121,15 +126,16 @@ def _beside_another(
     now: Clock,
     blocked: tuple[Reason, str] | None,
 ) -> JudgedEntry:
-    """An entry whose name another file has: it may be purged only if it is no more than a copy of that one."""
+    """An entry whose name another file has: it may be purged only as a copy of that one, or on an operator's word."""
     _, message, users = needed
     needed_itself = entry.inode in usage.by_inode or entry.inode in usage.qemu_locks
     same_content = memory.compared.get((entry.id, newer.inode[1], newer.size), False)
-    if newer.inode == entry.inode or (same_content and not needed_itself):
+    given_up = entry.id in memory.given_up
+    if newer.inode == entry.inode or ((same_content or given_up) and not needed_itself):
         if entry.inode in usage.open_files or entry.name.lock_name in usage.nova_locks:
             message = "something is at work on it or on its name at this moment"
             return JudgedEntry(entry, Decision.WAIT, Reason.IN_QUARANTINE, message, users)
-        return replace(_by_due_time(entry, memory, now, blocked), as_copy=newer.inode != entry.inode)
+        return replace(_by_due_time(entry, memory, now, blocked), as_copy=newer.inode != entry.inode and not given_up)
     conflict = (
         f"{entry.name}: {message}, but a newer file has its name and this older one may be the right one; "
         f"compare them, then purge or restore {entry.id} by hand"

@@ -121,8 +121,10 @@ def _settle_or_undo(host: Host, file: CachedFile, entry: QuarantineEntry, third_
         touched = os.lstat(moved).st_mtime != file.mtime
         doubt = Doubt(Reason.USER_APPEARED, "something touched it while it was being removed") if touched else None
         doubt = doubt or _in_use(moved) or third_look(file, entry)
-    except Exception as error:  # noqa: BLE001 (whatever failed, the file must go back)
+    except BaseException as error:  # whatever ended the look, an interruption too, the file must go back
         quarantine.give_back(host.base, entry)
+        if not isinstance(error, Exception):
+            raise
         return Done(Action.FAILED, error=f"{file.name} was put back, a last look at it failed: {error}")
     if doubt is None:
         quarantine.settle(host.base, entry)

@@ -1,6 +1,7 @@
 """The program: its commands, and how their endings become exit statuses."""
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -52,6 +53,7 @@ app.command("import-nova-conf")(import_nova_conf)
 
 def main() -> None:
     """Run a command; every failure is one line on standard error and a documented status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(standalone_mode=False)
     except UsageError as error:
