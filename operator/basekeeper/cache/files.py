@@ -52,6 +52,15 @@ def open_quietly(path: bytes | str, flags: int, dir_fd: int | None = None) -> in
         return os.open(path, flags, dir_fd=dir_fd)
 
 
+def list_quietly(path: os.PathLike[str]) -> list[str]:
+    """`os.listdir` that leaves the access time alone where this process may."""
+    descriptor = open_quietly(os.fspath(path), DIRECTORY)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def read_head(descriptor: int, status: os.stat_result) -> Head:
     """Read the head of an open file whose `fstat` is `status`.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .durable import own_like, sync_directory, write_new
+from .files import FILE, open_quietly
 from .memory import Directories
 from .quarantine import OWN_DIRECTORY
 from .settings import Host
@@ -97,7 +98,10 @@ def write(host: Host, ids: Ids) -> None:
 
 def _read(path: Path) -> str | None:
     try:
-        with open(path, "rb") as stream:
-            return stream.read(_ID_LIMIT).decode("ascii", "replace").strip() or None
+        descriptor = open_quietly(os.fspath(path), FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    try:
+        return os.read(descriptor, _ID_LIMIT).decode("ascii", "replace").strip() or None
+    finally:
+        os.close(descriptor)

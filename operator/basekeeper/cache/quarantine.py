@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .durable import own_like, rename_no_replace, sync_directory, write_new
 from .evidence import CachedFile, Inode, Note, QuarantineEntry
+from .files import DIRECTORY, FILE, list_quietly, open_quietly
 from .names import display, from_display, parse
 
 OWN_DIRECTORY = ".basekeeper"
@@ -147,10 +148,14 @@ def _clear(place: Path) -> None:
 
 def _places(root: Path) -> Iterator[Path]:
     try:
-        with os.scandir(root) as found:
-            names = sorted(item.name for item in found if item.is_dir(follow_symlinks=False))
+        descriptor = open_quietly(os.fspath(root), DIRECTORY)
     except FileNotFoundError:
         return
+    try:
+        with os.scandir(descriptor) as found:
+            names = sorted(item.name for item in found if item.is_dir(follow_symlinks=False))
+    finally:
+        os.close(descriptor)
     yield from (root / name for name in names)
 
 
@@ -170,9 +175,9 @@ def _document(entry: QuarantineEntry) -> dict[str, object]:
 
 def _read_entry(place: Path) -> QuarantineEntry | None:
     """The entry at `place`, or None while it holds no file. Sizes and inode come from the file itself."""
-    if not any(name != SIDECAR for name in os.listdir(place)):
+    if not any(name != SIDECAR for name in list_quietly(place)):
         return None
-    fd = os.open(place / SIDECAR, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = open_quietly(os.fspath(place / SIDECAR), FILE | os.O_NOFOLLOW)
     try:
         content = os.read(fd, _SIDECAR_LIMIT)
     finally:
