@@ -756,6 +756,14 @@ BESIDE: dict[str, tuple[Any, Usage, Memory, tuple[Decision, Reason]]] = {
         Memory(compared={COMPARED: True}),
         CONFLICT,
     ),
+    "the operator gave the old one up": (NEWER, NEEDED, Memory(given_up=frozenset({removed().id})), PURGE),
+    "the operator gave up what qemu reads": (
+        NEWER,
+        Usage(qemu_locks=frozenset({removed().inode})),
+        Memory(given_up=frozenset({removed().id})),
+        CONFLICT,
+    ),
+    "the operator gave another one up": (NEWER, NEEDED, Memory(given_up=frozenset({"other"})), CONFLICT),
     "it is the same file under both names": (replace(NEWER, inode=removed().inode), NEEDED, Memory(), PURGE),
     "nothing needs either": (NEWER, Usage(), Memory(), PURGE),
     "a directory has its name": (replace(NEWER, type=FileType.DIRECTORY), NEEDED, Memory(), CONFLICT),
@@ -771,6 +779,11 @@ def test_a_needed_file_whose_name_is_taken_goes_only_as_a_copy(
     assert (entry.decision, entry.reason) == expected
     assert entry.as_copy == (memory.compared == {COMPARED: True} and expected == PURGE)
     assert [item.reason for item in found.holds] == ([Reason.CONFLICT] if expected == CONFLICT else [])
+
+
+def test_an_operator_s_word_purges_nothing_that_is_needed_and_has_no_other_file_of_its_name() -> None:
+    given_up = Memory(given_up=frozenset({removed().id}))
+    assert decision(removed(), usage=NEEDED, memory=given_up)[0] is Decision.RESTORE
 
 
 def test_a_copy_is_purged_no_earlier_and_on_no_weaker_evidence_than_any_other() -> None:

@@ -63,12 +63,14 @@ def restore(host: Host, wanted: Sequence[str] | None, pin_for: float) -> list[Or
 def purge(host: Host, policy: Policy, wanted: Sequence[str] | None, progress: engine.Progress) -> list[Ordered]:
     """Delete quarantined files now, due or not, as far as complete evidence allows; None: all of them.
 
-    What something needs goes back instead, as in every pass. Raises PassFailed, NoSuchEntry.
+    What something needs goes back instead, as in every pass. Where another file has its name meanwhile, an order that
+    names the entry itself chooses the other file. Raises PassFailed, NoSuchEntry.
     """
     policy = as_shown(policy, host)
     with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
         chosen = {entry.id for entry in _chosen(quarantined(host), wanted)}
-        looker = Looker(host, policy, remember(host, book))
+        memory = replace(remember(host, book), given_up=frozenset(chosen & set(wanted or ())))
+        looker = Looker(host, policy, memory)
         acts = Acts()
         engine.restore_needed(host, looker.look(), acts, locked=True, progress=progress)
 

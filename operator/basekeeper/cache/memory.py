@@ -80,6 +80,8 @@ class Memory:
     acknowledged: tuple[Acknowledged, ...] = ()
     compared: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)
     """Whether a quarantine entry (by id) has the content of the newer file of its name (by inode number and size)."""
+    given_up: frozenset[str] = frozenset()
+    """Entries (by id) that an operator orders to be purged at this moment, though another file has their name."""
     clock: Clock | None = None
     last_pass: LastPass | None = None
     breaker: Breaker | None = None
