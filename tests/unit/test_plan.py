@@ -380,6 +380,20 @@ def test_only_an_anomaly_is_told_when_nothing_would_have_gone(
     assert found.held == anomaly
 
 
+SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
+    "one domain": ({"usage": Usage(homeless_domains=("domain 7",))}, "domain 7 has local disks, but"),
+    "three domains": ({"usage": Usage(homeless_domains=("d", "e", "f"))}, "d and 2 more has local disks, but"),
+    "a leap forward": ({"memory": Memory(clock=before(HOUR, jump=DAY))}, "the clock went forward by 86400 s"),
+    "a leap back": ({"memory": Memory(clock=before(HOUR, jump=-DAY))}, "the clock went back by 86400 s"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), SENTENCES.values(), ids=SENTENCES)
+def test_an_anomaly_says_what_was_seen(given: dict[str, Any], said: str) -> None:
+    (hold_shown,) = judge(**given).holds
+    assert hold_shown.message.startswith(said)
+
+
 @pytest.mark.parametrize(("reason", "anomaly", "given"), STOPS.values(), ids=STOPS)
 def test_no_stop_stands_in_the_way_of_a_restore(reason: Reason, anomaly: bool, given: dict[str, Any]) -> None:
     del reason, anomaly

@@ -189,10 +189,12 @@ unlimited = policies.map(lambda policy: replace(policy, limits=NO_LIMITS))
 
 @st.composite
 def worlds_of(draw: st.DrawFn, policies: st.SearchStrategy[Policy], memories: st.SearchStrategy[Memory]) -> World:
-    """Worlds in which any two files of one name may have been compared."""
+    """Worlds in which any two files of one name may have been compared, and are needed more often than by chance."""
     inventory, usage, policy, memory = draw(inventories()), draw(usages), draw(policies), draw(memories)
     by_name = {file.name.raw: file for file in inventory.files}
     pairs = [(entry.id, by_name[entry.name.raw]) for entry in inventory.entries if entry.name.raw in by_name]
+    contested = {entry.name.raw: draw(several_users) for entry in inventory.entries if entry.name.raw in by_name}
+    usage = replace(usage, by_name={**contested, **usage.by_name})
     compared = {(entry_id, file.inode[1], file.size): draw(st.booleans()) for entry_id, file in pairs}
     return World(inventory, usage, policy, replace(memory, compared=compared))
 

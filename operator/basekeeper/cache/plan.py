@@ -324,7 +324,6 @@ def _collect_holds(
     holds = [Hold(stop.reason, stop.message, stop.path) for stop in stops if stop.anomaly or stop.reason in reasons]
     if Reason.UNKNOWN_USAGE in reasons:
         names = [item.file.name for item in files if item.reason is Reason.UNKNOWN_USAGE]
-        names += [entry.entry.name for entry in entries if entry.reason is Reason.UNKNOWN_USAGE]
         purge = any(entry.reason is Reason.UNKNOWN_USAGE for entry in entries)
         relevant = [item for item in usage.unknown if purge or any(unknown_about(name, (item,)) for name in names)]
         holds += [Hold(Reason.UNKNOWN_USAGE, item.message, item.path) for item in relevant]
