@@ -94,22 +94,26 @@ def nova_can_take(path: Path) -> bool:
         return process.has_it
 
 
-@pytest.mark.parametrize("which", ["plan", "run"])
-@pytest.mark.parametrize("suffix", ["", ".part", ".converted", "_20"])
-def test_a_lock_that_nova_holds_keeps_the_file(which: str, suffix: str, keeper: Basekeeper, tree: NovaTree) -> None:
-    file = tree.add_base(IMAGE, suffix=suffix, age=AGE)
+def test_locks_that_nova_holds_keep_their_files(keeper: Basekeeper, tree: NovaTree) -> None:
+    names = ["", ".part", ".converted", "_20"]
+    files = [tree.add_base(IMAGE, suffix=suffix, age=AGE, seed=seed) for seed, suffix in enumerate(names, 1)]
+    free = tree.add_base(OTHER_IMAGE, age=AGE, seed=5)
     # A download and a conversion run under the lock of the base that they become.
-    lock_file = tree.locks_dir / f"nova-{file.name.removesuffix('.part').removesuffix('.converted')}"
-    with nova(lock_file) as held:
-        assert held.has_it
-        answer = keeper.ask(which, spec=AT_ONCE)
-        assert answer.verdict(file) == "Keep(LockedByNova)"
-        assert answer.status == 0
-        assert answer.seconds < WAITS_AT_MOST
-        assert file.exists()
+    original, resized = files[0].name, files[3].name
+    with nova(tree.locks_dir / f"nova-{original}") as one, nova(tree.locks_dir / f"nova-{resized}") as other:
+        assert one.has_it
+        assert other.has_it
+        for answer in (keeper.plan(AT_ONCE), keeper.run(AT_ONCE)):
+            assert {answer.verdict(file) for file in files} == {"Keep(LockedByNova)"}
+            assert answer.verdict(free).startswith("Remove(Expired)")
+            assert answer.status == 0
+            assert answer.seconds < WAITS_AT_MOST
+        assert all(file.exists() for file in files)
 
-        held.release()
-        assert keeper.run(AT_ONCE).file(file)["action"] == "Quarantined"
+        one.release()
+        answer = keeper.run(AT_ONCE)
+        assert {answer.file(file)["action"] for file in files[:3]} == {"Quarantined"}
+        assert answer.verdict(files[3]) == "Keep(LockedByNova)"
 
 
 def test_a_lock_that_nova_takes_after_the_looks_is_waited_for_a_short_time_only(
