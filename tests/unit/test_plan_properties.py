@@ -279,7 +279,7 @@ def _has_a_copy(item: JudgedEntry, world: World) -> bool:
     if newer is None:
         return False
     compared = world.memory.compared.get((item.entry.id, newer.inode[1], newer.size), False)
-    return newer.inode == item.entry.inode or (compared and item.as_copy)
+    return newer.inode == item.entry.inode or (compared and (item.as_copy or item.decision is Decision.WAIT))
 
 
 @given(worlds)
