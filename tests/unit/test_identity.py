@@ -156,6 +156,7 @@ KNOWN_BEFORE: dict[str, tuple[KnownIds | None, Ids, bool]] = {
     "the same ones": (MADE, OURS, False),
     "new ones": (None, NEITHER, False),
     "other ones": (MADE, Ids("another", None), True),
+    "the same ones, by the operator's word": (MADE, Ids(OURS.instances, None), False),
     "ones of which the ledger knew nothing": (None, OURS, True),
 }
 

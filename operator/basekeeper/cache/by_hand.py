@@ -106,14 +106,16 @@ def acknowledge(host: Host, policy: Policy, path: str, reason: str, until: float
 def adopt(host: Host) -> None:
     """Know these directories as the right ones from now on. Raises PassFailed.
 
-    What the ledger remembers of other directories says nothing of these, so in these every age starts anew.
+    Where one carries another id, the ledger is not its own: then every age starts anew. Where an id is only
+    missing, the operator's word stands for it.
     """
     if not host.base.is_dir():
         raise engine.PassFailed(f"{host.base} is no directory, so there is nothing to adopt")
     with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
-        if remember(host, book).directories in {Directories.OTHER, Directories.MEMORY_LOST}:
-            book.restart_ages(clock.read().wall)
         found, new = identity.read(host), identity.fresh()
+        lost = remember(host, book).directories is Directories.MEMORY_LOST
+        if lost or identity.carry_another(book.ids(), found):
+            book.restart_ages(clock.read().wall)
         ids = identity.Ids(found.instances or new.instances, found.base or new.base)
         identity.write(host, ids)
         book.set_ids(ids, made=True)

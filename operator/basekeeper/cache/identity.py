@@ -75,6 +75,12 @@ def compare(known: KnownIds | None, found: Ids, host: Host, *, ledger_lost: bool
     return Directories.KNOWN, ""
 
 
+def carry_another(known: KnownIds | None, found: Ids) -> bool:
+    """Whether a directory carries an id that is not the known one; a missing id is none."""
+    pairs = () if known is None else ((known.ids.instances, found.instances), (known.ids.base, found.base))
+    return any(there not in (None, wanted) for wanted, there in pairs)
+
+
 def fresh() -> Ids:
     """New ids."""
     return Ids(secrets.token_hex(16), secrets.token_hex(16))

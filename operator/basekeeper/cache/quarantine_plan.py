@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .anomalies import CLOCK_TOLERANCE, Stop
-from .evidence import CachedFile, Inode, Inventory, QuarantineEntry, Usage
+from .evidence import CachedFile, FileType, Inode, Inventory, QuarantineEntry, Usage
 from .memory import Clock, Memory
 from .names import Name
 from .verdicts import Reason
@@ -73,7 +73,7 @@ def judge_entries(
         needed = need(entry.name, entry.inode)
         if needed and needed[0] in _PASSING:
             judged.append(JudgedEntry(entry, Decision.WAIT, *needed))
-        elif needed and needed[0] in _SERVED_BY_ANY and entry.name.raw in taken:
+        elif needed and needed[0] in _SERVED_BY_ANY and _is_file(taken.get(entry.name.raw)):
             judged.append(_by_due_time(entry, memory, now, blocked))
         elif needed and entry.name.raw in taken:
             newer = taken[entry.name.raw]
@@ -84,6 +84,10 @@ def judge_entries(
         else:
             judged.append(_by_due_time(entry, memory, now, blocked))
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
+
+
+def _is_file(found: CachedFile | None) -> bool:
+    return found is not None and found.type is FileType.REGULAR
 
 
 def purge_blocked(usage: Usage, stops: Sequence[Stop]) -> tuple[Reason, str] | None:

@@ -122,18 +122,23 @@ def _settle_or_undo(host: Host, file: CachedFile, entry: QuarantineEntry, third_
         doubt = Doubt(Reason.USER_APPEARED, "something touched it while it was being removed") if touched else None
         doubt = doubt or _in_use(moved) or third_look(file, entry)
     except BaseException as error:  # whatever ended the look, an interruption too, the file must go back
-        quarantine.give_back(host.base, entry)
+        conflict = _undo(host, entry, f"a last look at it failed: {error}")
         if not isinstance(error, Exception):
             raise
-        return Done(Action.FAILED, error=f"{file.name} was put back, a last look at it failed: {error}")
+        return conflict or Done(Action.FAILED, error=f"{file.name} was put back, a last look at it failed: {error}")
     if doubt is None:
         quarantine.settle(host.base, entry)
         return Done(Action.QUARANTINED, entry=entry)
+    return _undo(host, entry, doubt.message) or Done(Action.SKIPPED, doubt)
+
+
+def _undo(host: Host, entry: QuarantineEntry, why: str) -> Done | None:
+    """Put the file back; where its name was taken meanwhile it stays whole in the quarantine, and that is told."""
     try:
         quarantine.give_back(host.base, entry)
     except quarantine.Occupied as occupied:
-        return Done(Action.SKIPPED, Doubt(Reason.CONFLICT, f"{doubt.message}; {occupied}"), entry=entry)
-    return Done(Action.SKIPPED, doubt)
+        return Done(Action.SKIPPED, Doubt(Reason.CONFLICT, f"{why}; {occupied}"), entry=entry)
+    return None
 
 
 def _in_use(path: Path) -> Doubt | None:
