@@ -83,6 +83,8 @@ class Scenario:
 
     Not asked of a first pass: one that was killed while it made its ledger leaves a damaged one, and ages start anew.
     """
+    owner: int = 0
+    """Whose the tree is; the command is always root's."""
 
 
 def base_of(image: str) -> str:
@@ -138,6 +140,7 @@ UNUSED = frozenset({"unused-a", "unused-b"})
 
 SCENARIOS = [
     Scenario("the first pass that acts", first_pass, needed=frozenset({"used"})),
+    Scenario("root's first pass in a tree of nova's user", first_pass, needed=frozenset({"used"}), owner=42424),
     Scenario(
         "a pass that restores, removes and purges",
         later_pass,
@@ -228,7 +231,7 @@ def template(place: Path, drivers: Queue[Warm]) -> Callable[[Scenario], Template
         scenario = next(one for one in SCENARIOS if one.name == name)
         original = place / name.replace(" ", "-")
         scenario.build(original)
-        with copied(original) as copy, driver(drivers) as warm:
+        with copied(original, scenario.owner) as copy, driver(drivers) as warm:
             ended, calls, _ = traced(scenario, copy, warm)
             assert ended.status in {0, 3}, ended
         return Template(scenario, original, contents(original), calls)
@@ -237,9 +240,11 @@ def template(place: Path, drivers: Queue[Warm]) -> Callable[[Scenario], Template
 
 
 @contextmanager
-def copied(original: Path) -> Iterator[Path]:
+def copied(original: Path, owner: int) -> Iterator[Path]:
     copy = original.with_name(f"{original.name}-{time.monotonic_ns()}")
     shutil.copytree(original, copy, symlinks=True)
+    for path in (copy / "instances", *(copy / "instances").rglob("*")):
+        os.chown(path, owner, owner)
     try:
         yield copy
     finally:
@@ -292,6 +297,8 @@ def check_that_the_next_passes_tidy_up(template: Template, place: Path, warm: Wa
     for image in template.scenario.unused:
         assert not (keeper.tree.base_dir / base_of(image)).exists(), f"{image} is unused and stays: {once}"
     assert half_made(place) == []
+    owners = {path: path.lstat().st_uid for path in (place / "instances").rglob("*")}
+    assert {path for path, uid in owners.items() if uid != template.scenario.owner} == set(), "not nova's own any more"
     assert (again.status, again.document["outcome"]) == (0, "Clean"), f"a third pass has something to do: {again}"
 
 
@@ -330,7 +337,7 @@ def test_killed_at_any_change_it_loses_nothing_and_the_next_pass_tidies_up(
     built = template(scenario)
 
     def kill_at(call: Call) -> str | None:
-        with copied(built.place) as place, driver(drivers) as warm:
+        with copied(built.place, scenario.owner) as place, driver(drivers) as warm:
             kill = f"inject={call.name}:signal=KILL:when={call.when}"
             ended, calls, end = traced(scenario, place, warm, "-e", kill)
 
@@ -393,7 +400,7 @@ def test_a_call_that_fails_loses_nothing_and_is_told_in_one_sentence(
 
     def fail_at(case: tuple[Call, str, str]) -> str | None:
         call, error, and_on = case
-        with copied(built.place) as place, driver(drivers) as warm:
+        with copied(built.place, scenario.owner) as place, driver(drivers) as warm:
             failure = f"inject={call.name}:error={error}:when={call.when}{and_on}"
             ended, _, _ = traced(scenario, place, warm, "-e", failure)
 

@@ -61,8 +61,9 @@ def rename_no_replace(source: Path, target: Path) -> None:
 def own_like(path: Path, like: Path) -> None:
     """Give `path` the owner and group of `like` where we are root, so that what runs as nova can use it."""
     if os.geteuid() == 0:
-        model = os.stat(like)
-        os.chown(path, model.st_uid, model.st_gid, follow_symlinks=False)
+        model, found = os.stat(like), os.lstat(path)
+        if (found.st_uid, found.st_gid) != (model.st_uid, model.st_gid):
+            os.chown(path, model.st_uid, model.st_gid, follow_symlinks=False)
 
 
 @contextmanager

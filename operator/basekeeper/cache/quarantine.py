@@ -101,8 +101,8 @@ def prepare(base: Path) -> None:
     for place in (base / OWN_DIRECTORY, directory(base)):
         if not place.is_dir():
             place.mkdir(mode=0o755)
-            own_like(place, base)
             sync_directory(place.parent)
+        own_like(place, base)  # one that was there too: whoever made it may have been killed before this
 
 
 def settle(base: Path, entry: QuarantineEntry) -> None:
