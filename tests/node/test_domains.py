@@ -319,26 +319,39 @@ def test_a_running_guests_unreadable_disk_holds_nothing_while_libvirt_knows_its_
     assert ("UnknownUsage", f"{INSTANCE}/disk") in answer.holds
 
 
+SERIAL = "3f0b9d1c-6c50-4ff1-9a3a-1f8e0a5b6c77"
+
+
 @pytest.mark.parametrize(
-    ("serial", "verdict"),
+    ("serial", "there", "verdict"),
     [
-        pytest.param("3f0b9d1c-6c50-4ff1-9a3a-1f8e0a5b6c77", "Remove(Expired)", id="a volume cannot be built on it"),
-        pytest.param(None, "Keep(ImageOfDomain)", id="a local disk may be"),
+        pytest.param(SERIAL, False, "Remove(Expired)", id="a missing volume"),
+        pytest.param(SERIAL, True, "Remove(Expired)", id="a volume with a chain that ends nowhere"),
+        pytest.param(None, False, "Keep(ImageOfDomain)", id="a missing local disk"),
+        pytest.param(None, True, "Hold(UnknownUsage)", id="a local disk with a chain that ends nowhere"),
     ],
 )
-def test_a_missing_cinder_volume_of_a_domain_that_is_shut_off_holds_nothing(
-    serial: str | None, verdict: str, node: ComputeNode, tree: NovaTree, tmp_path: Path, keeper: Basekeeper
+def test_only_local_disks_of_a_domain_that_is_shut_off_can_hold_anything(
+    serial: str | None,
+    there: bool,
+    verdict: str,
+    node: ComputeNode,
+    tree: NovaTree,
+    elsewhere: NovaTree,
+    keeper: Basekeeper,
 ) -> None:
     unused = tree.add_base(OTHER_IMAGE, age=AGE)
-    tree.instance(INSTANCE)
-    volume = (tmp_path if serial else tree.instances_path / INSTANCE) / "volume-1"
-    metadata = NovaMetadata(OTHER_IMAGE, booted_from_volume=serial is not None)
-    node.define(domain_xml(NAME, uuid=INSTANCE, disks=[Disk(volume, serial=serial)], metadata=metadata))
+    disk = elsewhere.add_overlay(INSTANCE, str(elsewhere.base_dir / "nowhere"))
+    if not there:
+        disk.unlink()
+    # A volume is booted without an image; a local disk that is there needs no metadata to speak for it.
+    metadata = NovaMetadata(OTHER_IMAGE, booted_from_volume=serial is not None) if not there else None
+    node.define(domain_xml(NAME, uuid=INSTANCE, disks=[Disk(disk, serial=serial)], metadata=metadata))
 
     answer = keeper.plan()
 
     assert answer.verdict(unused) == verdict
-    assert answer.status == 0
+    assert answer.status == (3 if verdict.startswith("Hold") else 0)
 
 
 # --- what nova's metadata say ----------------------------------------------------------------------------------

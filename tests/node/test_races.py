@@ -215,13 +215,18 @@ def test_what_comes_up_while_others_are_removed_stops_a_purge_that_was_due(
 
 @pytest.mark.parametrize(("before", "after"), [("", "_resize"), ("_resize", "")])
 # Each list takes two calls, each look two lists.
-@pytest.mark.parametrize("which", ["when=1", "when=5"], ids=["in the first look", "in the second"])
+@pytest.mark.parametrize(
+    ("spec", "which"),
+    [({**AT_ONCE, "mode": "Audit"}, "when=1"), (AT_ONCE, "when=5")],
+    ids=["in the only look of Audit", "in the second look of Enforce"],
+)
+@pytest.mark.parametrize(("before", "after"), [("", "_resize"), ("_resize", "")])
 def test_a_directory_that_is_renamed_between_list_and_look_keeps_its_base(
-    before: str, after: str, which: str, keeper: Basekeeper, tree: NovaTree, base: Path
+    before: str, after: str, spec: Spec, which: str, keeper: Basekeeper, tree: NovaTree, base: Path
 ) -> None:
     tree.add_overlay(INSTANCE + before, base)
     tree.add_base(OTHER_IMAGE, age=AGE, seed=2)  # so that there is something to act on, and a second look
-    window = Window(keeper, AT_ONCE)
+    window = Window(keeper, spec)
     instances = tree.instances_path
     with window.held_open(f"getdents64:delay_exit:{which}", lambda: window.lists(instances), path=instances):
         tree.rename_instance(INSTANCE + before, INSTANCE + after)
