@@ -213,7 +213,6 @@ def test_what_comes_up_while_others_are_removed_stops_a_purge_that_was_due(
 # --- an instance's directory is renamed while it is looked for -------------------------------------------------
 
 
-@pytest.mark.parametrize(("before", "after"), [("", "_resize"), ("_resize", "")])
 # Each list takes two calls, each look two lists.
 @pytest.mark.parametrize(
     ("spec", "which"),
