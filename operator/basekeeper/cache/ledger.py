@@ -4,7 +4,9 @@ It lies on the host's own disk, never on the instances file system. A ledger tha
 says so; losing it starts every age anew and makes nothing more aggressive.
 """
 
+import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from .durable import sync_directory
 from .evidence import CachedFile, Identity
 from .identity import Ids, KnownIds
 from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
@@ -201,7 +204,9 @@ def writing(state: Path) -> Iterator[Ledger]:
         lost = path.exists() and not _readable(path)
         if lost:
             _move_aside(path)
-        connection = _open(f"{path.absolute().as_uri()}?mode=rwc", path)
+        if not path.exists():
+            _make(path)
+        connection = _open(f"{path.absolute().as_uri()}?mode=rw", path)
     except (OSError, sqlite3.Error, Damaged) as error:
         message = f"{path} cannot be used: {_why(error)}; give a writable directory with --state-dir"
         raise LedgerError(message) from error
@@ -213,18 +218,30 @@ def writing(state: Path) -> Iterator[Ledger]:
         connection.close()
 
 
+def _make(path: Path) -> None:
+    """Make an empty ledger, whole before it has its name: a file without content would be one that was lost."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    connection = sqlite3.connect(draft)
+    try:
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    finally:
+        connection.close()
+    with contextlib.suppress(FileExistsError):  # another program has just made one
+        os.link(draft, path)
+    draft.unlink()
+    sync_directory(path.parent)
+
+
 def _open(uri: str, path: Path) -> sqlite3.Connection:
     """Open and check a ledger. Raises Damaged, LedgerError (a newer version's) or sqlite3.OperationalError."""
     connection = sqlite3.connect(uri, uri=True, timeout=10.0)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version == 0 and tables == 0 and "mode=rwc" in uri:
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version > _VERSION:
+        if version > _VERSION:
             raise LedgerError(f"{path} was written by a newer basekeeper (version {version}); use that one")
-        elif version != _VERSION or connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        if version != _VERSION or connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise Damaged(f"{path} is no ledger")
         Ledger(connection, lost=False).understand()
         return connection
