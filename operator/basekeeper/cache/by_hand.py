@@ -44,23 +44,52 @@ def quarantined(host: Host) -> tuple[QuarantineEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: (-entry.removed_at, entry.id)))
 
 
-def restore(host: Host, wanted: Sequence[str] | None, pin_for: float) -> list[Ordered]:
+def restore(
+    host: Host, wanted: Sequence[str] | None, pin_for: float, *, stop: engine.Stop = engine.never
+) -> list[Ordered]:
     """Put files back, used or not, and pin their names for `pin_for` seconds; None: all of them.
 
-    Of several of one name the newest goes back. Raises PassFailed, NoSuchEntry.
+    Of several of one name the newest goes back. Raises PassFailed, also when all went back and could not be pinned or
+    something is left that cannot be understood; NoSuchEntry.
     """
     ordered = []
-    with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
-        for entry in _chosen(quarantined(host), wanted):
-            now = clock.read().wall
-            book.pin(entry.name.raw, now + pin_for)
-            book.seen_in_use([entry.name.raw], now)
-            book.commit()
+    with engine.failures(), engine.alone(host):
+        chosen = _chosen(quarantined(host), wanted)
+        unpinned = _pin(host, chosen, pin_for)
+        for entry in chosen:
+            if stop():
+                break
             ordered.append(Ordered(entry, removal.restore(host, entry)))
+        _, left = quarantine.read(host.base)
+        if unpinned:
+            raise engine.PassFailed(f"what could be restored was, but is not pinned: {unpinned}")
+        if wanted is None and left:
+            raise engine.PassFailed(f"{left[0].path} is left: {left[0].message}; move its file back by hand")
     return ordered
 
 
-def purge(host: Host, policy: Policy, wanted: Sequence[str] | None, progress: engine.Progress) -> list[Ordered]:
+def _pin(host: Host, entries: Sequence[QuarantineEntry], pin_for: float) -> str | None:
+    """Pin what is about to go back; says why not if the ledger cannot be used, which must not keep it away."""
+    now = clock.read().wall
+    try:
+        with ledger.writing(host.state) as book:
+            for entry in entries:
+                book.pin(entry.name.raw, now + pin_for)
+            book.seen_in_use({entry.name.raw: () for entry in entries}, now)
+            book.commit()
+    except ledger.LedgerError as error:
+        return str(error)
+    return None
+
+
+def purge(
+    host: Host,
+    policy: Policy,
+    wanted: Sequence[str] | None,
+    progress: engine.Progress,
+    *,
+    stop: engine.Stop = engine.never,
+) -> list[Ordered]:
     """Delete quarantined files now, due or not, as far as complete evidence allows; None: all of them.
 
     What something needs goes back instead, as in every pass. Where another file has its name meanwhile, an order that
@@ -68,8 +97,8 @@ def purge(host: Host, policy: Policy, wanted: Sequence[str] | None, progress: en
     """
     policy = as_shown(policy, host)
     with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
-        chosen = {entry.id for entry in _chosen(quarantined(host), wanted)}
-        memory = replace(remember(host, book), given_up=frozenset(chosen & set(wanted or ())))
+        chosen = {entry.id: entry for entry in _chosen(quarantined(host), wanted)}
+        memory = replace(remember(host, book), given_up=frozenset(chosen.keys() & set(wanted or ())))
         looker = Looker(host, policy, memory)
         acts = Acts()
         engine.restore_needed(host, looker.look(), acts, locked=True, progress=progress)
@@ -80,11 +109,13 @@ def purge(host: Host, policy: Policy, wanted: Sequence[str] | None, progress: en
 
         look = looker.look(due_now)
         due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
-        done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress)
-        book.seen_in_use([item.entry.name.raw for item in acts.returned], look.now.wall)
+        done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress, stop)
+        book.seen_in_use({item.entry.name.raw: item.users for item in acts.returned}, look.now.wall)
         book.commit()
     returned = [Ordered(item.entry, acts.entries[item.entry.id]) for item in acts.returned]
-    return returned + [_ordered(item, done) for item in look.plan.entries if item.entry.id in chosen]
+    return returned + [
+        _ordered(chosen[item.entry.id], item, done) for item in look.plan.entries if item.entry.id in chosen
+    ]
 
 
 def acknowledge(host: Host, policy: Policy, path: str, reason: str, until: float | None) -> Unknown:
@@ -136,7 +167,8 @@ def _chosen(entries: Sequence[QuarantineEntry], wanted: Sequence[str] | None) ->
     return chosen
 
 
-def _ordered(item: JudgedEntry, done: dict[str, Done]) -> Ordered:
-    if item.entry.id in done:
-        return Ordered(item.entry, done[item.entry.id])
-    return Ordered(item.entry, None, item.message)
+def _ordered(entry: QuarantineEntry, item: JudgedEntry, done: dict[str, Done]) -> Ordered:
+    """What became of an entry, which is told as its side-car has it."""
+    if entry.id in done:
+        return Ordered(entry, done[entry.id])
+    return Ordered(entry, None, item.message)

@@ -15,7 +15,7 @@ from .evidence import Inode, QuarantineEntry
 from .files import Unobservable
 from .ledger import Ledger, LedgerError
 from .look import Adjust, Look, Looker, Watch, as_shown, remember
-from .memory import Acknowledged, Directories, LastPass
+from .memory import Acknowledged, Directories, LastPass, Memory
 from .plan import used_names
 from .report import Acts, Report, Seconds, rows_of
 from .settings import Host, Mode, Policy
@@ -23,6 +23,15 @@ from .verdicts import USE_REASONS, Reason
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of how many."""
+
+
+Stop = Callable[[], bool]
+"""Asked between files: whether to begin no further one."""
+
+
+def never() -> bool:
+    """The answer of a pass that nobody interrupts."""
+    return False
 
 
 class PassFailed(Exception):
@@ -44,37 +53,58 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     return _report("Plan", host, policy, look, Acts(), 0.0), look
 
 
-def run(host: Host, policy: Policy, progress: Progress) -> Report:
-    """Make one pass as the policy's mode allows. Raises PassFailed when it could not be made."""
-    policy = as_shown(policy, host)
-    with failures(), ledger.writing(host.state) as book:
-        memory = remember(host, book)
-        acting = policy.mode is Mode.ENFORCE and memory.directories is not Directories.OTHER and host.base.is_dir()
-        with alone(host, wanted=acting):
-            looker = Looker(host, policy, memory)
-            progress("looking", 0, 1)
-            look = looker.look()
-            _note_acknowledged(book, policy, look)
-            if look.plan.restart_ages:
-                book.restart_ages(look.now.wall)
-            _settle_ids(host, book, memory.directories, acting=acting)
-            book.commit()
+def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never) -> Report:
+    """Make one pass as the policy's mode allows. Raises PassFailed when it could not be made.
 
-            started = time.monotonic()
-            acts = Acts()
-            restore_needed(host, look, acts, locked=acting, progress=progress)
-            if acting and not policy.suspend and (look.plan.removals or look.plan.purges):
-                first = {(item.file.name.raw, item.file.inode) for item in look.plan.removals}
-                progress("looking again", 0, 1)
-                look = looker.look()
-                _remove(looker, look, first, acts, progress)
-                _settle(looker, look, acts, progress)
-            if acting:
-                quarantine.sweep(host.base)
-                _compare_conflicts(host, book, look)
-            report = _report("Pass", host, policy, look, acts, time.monotonic() - started)
-            _remember_pass(book, look, acts)
-            book.commit()
+    When `stop` says so, it ends between two files and reports what it did; the next pass does the rest.
+    """
+    policy = as_shown(policy, host)
+    with failures():
+        try:
+            with ledger.writing(host.state) as book:
+                return _pass(host, policy, book, progress, stop)
+        except LedgerError as error:
+            # What is needed goes back whatever became of the memory: the quarantine depends on none.
+            back = _restore_without_memory(host, policy, progress)
+            raise LedgerError(
+                f"{error}; {back} needed files were put back all the same" if back else str(error)
+            ) from error
+
+
+def _restore_without_memory(host: Host, policy: Policy, progress: Progress) -> int:
+    acts = Acts()
+    restore_needed(host, Looker(host, policy, Memory()).look(), acts, locked=False, progress=progress)
+    return sum(done.action is Action.RESTORED for done in acts.entries.values())
+
+
+def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: Stop) -> Report:
+    memory = remember(host, book)
+    acting = policy.mode is Mode.ENFORCE and memory.directories is not Directories.OTHER and host.base.is_dir()
+    with alone(host, wanted=acting):
+        looker = Looker(host, policy, memory)
+        progress("looking", 0, 1)
+        look = looker.look()
+        _note_acknowledged(book, policy, look)
+        if look.plan.restart_ages:
+            book.restart_ages(look.now.wall)
+        _settle_ids(host, book, memory.directories, acting=acting)
+        book.commit()
+
+        started = time.monotonic()
+        acts = Acts()
+        restore_needed(host, look, acts, locked=acting, progress=progress)
+        if acting and not policy.suspend and (look.plan.removals or look.plan.purges) and not stop():
+            first = {(item.file.name.raw, item.file.inode) for item in look.plan.removals}
+            progress("looking again", 0, 1)
+            look = looker.look()
+            _remove(looker, look, first, acts, progress, stop)
+            _settle(looker, look, acts, progress, stop)
+        if acting and not stop():
+            quarantine.sweep(host.base)
+            _compare_conflicts(host, book, look)
+        report = _report("Pass", host, policy, look, acts, time.monotonic() - started)
+        _remember_pass(book, look, acts)
+        book.commit()
     return report
 
 
@@ -105,12 +135,14 @@ def failures() -> Iterator[None]:
 
 
 def purge_entries(
-    watch: Watch, look: Look, due: Sequence[QuarantineEntry], adjust: Adjust | None, progress: Progress
+    watch: Watch, look: Look, due: Sequence[QuarantineEntry], adjust: Adjust | None, progress: Progress, stop: Stop
 ) -> dict[str, Done]:
     """Delete these quarantined files unless a last look speaks for one. `look` has complete evidence."""
     copies = {item.entry.id for item in look.plan.purges if item.as_copy}
     done: dict[str, Done] = {}
     for at, entry in enumerate(due, 1):
+        if stop():
+            break
         progress("purging", at, len(due))
         done[entry.id] = removal.purge(
             watch.host, entry, lambda item: watch.about_purge(item, adjust), as_copy=entry.id in copies
@@ -130,22 +162,27 @@ def restore_needed(host: Host, look: Look, acts: Acts, *, locked: bool, progress
             acts.returned.append(item)
 
 
-def _remove(looker: Looker, look: Look, first: set[tuple[bytes, Inode]], acts: Acts, progress: Progress) -> None:
+def _remove(
+    looker: Looker, look: Look, first: set[tuple[bytes, Inode]], acts: Acts, progress: Progress, stop: Stop
+) -> None:
     """Quarantine what both looks let go, the longest unused first."""
     watch = Watch(looker, look)
     going = [item for item in look.plan.removals if (item.file.name.raw, item.file.inode) in first]
     for at, item in enumerate(going, 1):
+        if stop():
+            break
         progress("removing", at, len(going))
         acts.files[item.file.name.raw] = removal.remove(
             looker.host,
             item,
             now=look.now.wall,
             retention=looker.policy.retention,
+            last_users=look.memory.last_users.get(item.file.name.raw, ()),
             third_look=watch.about_removal,
         )
 
 
-def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress) -> None:
+def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress, stop: Stop) -> None:
     """Look at everything once more after the removals, put back what is needed now, and purge on this look only.
 
     The look at each removed file sees directories that changed. A disk that was rebased in place and a domain that was
@@ -154,14 +191,16 @@ def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress) -> Non
     progress("looking once more", 0, 1)
     look = looker.look()
     restore_needed(looker.host, look, acts, locked=True, progress=progress)
-    _purge(looker, look, acts, progress)
+    _purge(looker, look, acts, progress, stop)
+    if stop():
+        return
     spared = {item.entry.id for item in before.plan.purges} - acts.entries.keys()
     for item in look.plan.entries:
         if item.entry.id in spared:
             acts.entries[item.entry.id] = Done(Action.SKIPPED, Doubt(item.reason, item.message))
 
 
-def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress) -> None:
+def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress, stop: Stop) -> None:
     """Delete what is due, what this pass removed with `retention: 0s` included, if nothing was left unasked."""
     if look.plan.purge_blocked is not None:
         return
@@ -171,13 +210,17 @@ def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress) -> None:
         for name, done in acts.files.items()
         if done.action is Action.QUARANTINED and done.entry is not None
     }
-    purged = purge_entries(Watch(looker, look), look, due, None, progress)
+    purged = purge_entries(Watch(looker, look), look, due, None, progress, stop)
     for entry_id, done in purged.items():
         if entry_id not in just_now:
             acts.entries[entry_id] = done
         elif done.action is not Action.SKIPPED:
             acts.files[just_now[entry_id]] = done
-    acts.purged_bytes += sum(entry.reclaimable for entry in due if purged[entry.id].action is Action.PURGED)
+    acts.purged_bytes += sum(entry.reclaimable for entry in due if _is_purged(purged.get(entry.id)))
+
+
+def _is_purged(done: Done | None) -> bool:
+    return done is not None and done.action is Action.PURGED
 
 
 def _settle_ids(host: Host, book: Ledger, directories: Directories, *, acting: bool) -> None:
@@ -229,10 +272,11 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
 
 def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     """Write into the ledger what later passes need to know of this one."""
-    in_use = [item.file.name.raw for item in look.plan.files if item.reason in USE_REASONS]
-    in_use += [item.entry.name.raw for item in look.plan.entries if item.reason in USE_REASONS]
-    in_use += [item.entry.name.raw for item in acts.returned]
-    in_use += [name for name, done in acts.files.items() if done.doubt and done.doubt.reason in USE_REASONS]
+    in_use: dict[bytes, tuple[str, ...]] = {}
+    in_use |= {name: () for name, done in acts.files.items() if done.doubt and done.doubt.reason in USE_REASONS}
+    in_use |= {item.file.name.raw: item.users for item in look.plan.files if item.reason in USE_REASONS}
+    in_use |= {item.entry.name.raw: item.users for item in look.plan.entries if item.reason in USE_REASONS}
+    in_use |= {item.entry.name.raw: item.users for item in acts.returned}
     book.seen_in_use(in_use, look.now.wall)
     present = {file.name.raw for file in look.inventory.files}
     ours = look.memory.directories is not Directories.OTHER

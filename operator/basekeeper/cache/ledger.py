@@ -8,7 +8,8 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 from .durable import sync_directory
 from .evidence import CachedFile, Identity
+from .files import FILE as READ_ONLY
+from .files import open_quietly
 from .identity import Ids, KnownIds
 from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
 from .names import display, from_display
@@ -23,14 +26,19 @@ from .verdicts import Reason
 
 FILE = "ledger.db"
 _VERSION = 1
+_MOST_USERS = 64
+_READ_ATTEMPTS = 10
+_READ_PAUSE = 0.05
+"""Seconds; a pass writes its ledger in far less."""
 # meta: single values as JSON (ids, clock, last_pass, breaker, ages_since).
-# used: when each name was last seen in use, Unix seconds. pin: until when a restored name is kept.
+# used: when each name was last seen in use, Unix seconds, and by whom (a JSON list).
+# pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
 # Inode numbers and time stamps are text: some file systems' fill 64 bits without a sign, SQLite's integers have one.
 # compared: whether a quarantined file has the content of the newer file (by inode number and size) of its name.
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE used (name BLOB PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE used (name BLOB PRIMARY KEY, at REAL NOT NULL, users TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE pin (name BLOB PRIMARY KEY, until REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE acknowledged (
     path TEXT, by_hand INTEGER, identity TEXT, reason TEXT NOT NULL, until REAL, PRIMARY KEY (path, by_hand)
@@ -74,6 +82,10 @@ class Ledger:
         ages_since = self._get("ages_since")
         return Memory(
             last_used=dict(self._db.execute("SELECT name, at FROM used")),
+            last_users={
+                name: tuple(map(str, json.loads(users)))
+                for name, users in self._db.execute("SELECT name, users FROM used WHERE users != '[]'")
+            },
             ages_since=None if ages_since is None else float(ages_since),
             pins=dict(self._db.execute("SELECT name, until FROM pin")),
             acknowledged=tuple(_acknowledged(row) for row in self._db.execute("SELECT * FROM acknowledged")),
@@ -94,11 +106,15 @@ class Ledger:
         self.ids()
         self.memory(Directories.KNOWN, "")
 
-    def seen_in_use(self, names: Iterable[bytes], at: float) -> None:
-        """Remember that these bases were in use at this time; never moves a memory back."""
+    def seen_in_use(self, users: Mapping[bytes, Sequence[str]], at: float) -> None:
+        """Remember that these bases were in use at this time, and by whom; never moves a memory back.
+
+        A use without users to name (a lock, a pin by hand) leaves the users that are known.
+        """
         self._db.executemany(
-            "INSERT INTO used VALUES (?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
-            [(name, at) for name in names],
+            "INSERT INTO used VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at), "
+            "users = CASE excluded.users WHEN '[]' THEN users ELSE excluded.users END",
+            [(name, at, json.dumps(list(who[:_MOST_USERS]))) for name, who in users.items()],
         )
 
     def forget_used(self, but: Iterable[bytes]) -> None:
@@ -176,7 +192,7 @@ def reading(state: Path) -> Iterator[Ledger]:
     connection = None
     try:
         if path.exists():
-            connection = _open(f"{path.absolute().as_uri()}?mode=ro", path)
+            connection = _open_copy(path) or _open(f"{path.absolute().as_uri()}?mode=ro", path)
     except Damaged:
         lost = True
     except (OSError, sqlite3.Error) as error:
@@ -233,9 +249,30 @@ def _make(path: Path) -> None:
     sync_directory(path.parent)
 
 
+def _open_copy(path: Path) -> sqlite3.Connection | None:
+    """Open a ledger as it is, without a lock and without its access time; None while a program writes it."""
+    journal = path.with_name(f"{path.name}-journal")
+    for _ in range(_READ_ATTEMPTS):
+        if not journal.exists():
+            before = path.stat()
+            descriptor = open_quietly(bytes(path), READ_ONLY)
+            with open(descriptor, "rb") as stream:
+                content = stream.read()
+            after = path.stat()
+            if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and not journal.exists():
+                connection = sqlite3.connect(":memory:")
+                connection.deserialize(content)
+                return _checked(connection, path)
+        time.sleep(_READ_PAUSE)
+    return None
+
+
 def _open(uri: str, path: Path) -> sqlite3.Connection:
     """Open and check a ledger. Raises Damaged, LedgerError (a newer version's) or sqlite3.OperationalError."""
-    connection = sqlite3.connect(uri, uri=True, timeout=10.0)
+    return _checked(sqlite3.connect(uri, uri=True, timeout=10.0), path)
+
+
+def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA synchronous = FULL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -73,6 +73,8 @@ class Memory:
 
     last_used: Mapping[bytes, float] = field(default_factory=dict)
     """When each base was last seen in use, Unix seconds."""
+    last_users: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
+    """Who used each base then; a removed file keeps this, so that of two of one name each user gets its own."""
     ages_since: float | None = None
     """No age counts from before this moment."""
     pins: Mapping[bytes, float] = field(default_factory=dict)

@@ -23,7 +23,15 @@ LastLook = Callable[[QuarantineEntry], Doubt | None]
 """Looks for anything that speaks for a quarantined file that is about to be deleted."""
 
 
-def remove(host: Host, judged: Judged, *, now: float, retention: float, third_look: ThirdLook) -> Done:
+def remove(
+    host: Host,
+    judged: Judged,
+    *,
+    now: float,
+    retention: float,
+    third_look: ThirdLook,
+    last_users: tuple[str, ...] = (),
+) -> Done:
     """Move one file into the quarantine under nova's lock, unless something began to need it. Never raises OSError."""
     file = judged.file
     try:
@@ -36,7 +44,7 @@ def remove(host: Host, judged: Judged, *, now: float, retention: float, third_lo
                 now=now,
                 due_at=now + retention,
                 reason=judged.reason.value,
-                users=judged.users,
+                users=last_users,
             )
             return _settle_or_undo(host, file, entry, third_look)
     except locks.HeldByAnother as held:
