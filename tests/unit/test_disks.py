@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from basekeeper.cache import domains, usage
+from basekeeper.cache import domains, inventory, usage
 from basekeeper.cache.domain_xml import Domain, DomainDisk, Nova
 from basekeeper.cache.domains import Answer
 from basekeeper.cache.evidence import Inventory, Source, Usage, User
@@ -86,10 +86,29 @@ def test_every_disk_counts(node: Node, name: str) -> None:
     assert A in node.gather().by_name
 
 
-@pytest.mark.parametrize("path", ["_base/x/disk", "locks/disk", "lost+found/disk", "disk", f"{UUID}/console.log"])
+@pytest.mark.parametrize("path", ["_base/x/disk", "locks/disk", "lost+found/disk", f"{UUID}/console.log"])
 def test_what_is_no_instance_does_not_count(node: Node, path: str) -> None:
     node.overlay(path, node.in_base(A))
     assert node.gather().by_name == {}
+
+
+@pytest.mark.parametrize("path", ["disk", "vm.qcow2"])
+def test_a_disk_in_the_instances_path_itself_counts(node: Node, path: str) -> None:
+    node.overlay(path, node.in_base(A))
+    assert node.gather().by_name == {A: overlays(path)}
+
+
+def test_a_link_to_a_directory_inside_an_instances_is_followed(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "other-disk").mkdir()
+    (tmp_path / "other-disk" / "disk").write_bytes(qcow2(node.in_base(A), b"raw"))
+    (node.instances / UUID).mkdir()
+    (node.instances / UUID / "sub").symlink_to(tmp_path / "other-disk")
+    assert node.gather().by_name == {A: overlays(f"{UUID}/sub/disk")}
+
+
+def test_somebodys_own_image_in_the_cache_keeps_what_it_is_built_on(node: Node) -> None:
+    node.overlay("_base/golden.qcow2", node.in_base(A))
+    assert usage.gather(node.host, NOW, inventory.scan(node.host))[0].by_name == {A: overlays("_base/golden.qcow2")}
 
 
 def test_a_base_directory_of_another_name_is_not_walked(node: Node) -> None:
@@ -393,7 +412,17 @@ class TestDomains:
         disk = DomainDisk(bytes(elsewhere), "qcow2")
         assert with_domain(Domain(UUID, "x", disks=(disk,))).by_name == {B: overlays(str(elsewhere))}
         assert with_domain(Domain(UUID, "x", disks=(replace(disk, format="raw"),))).by_name == {}
-        assert with_domain(Domain(UUID, "x", disks=(replace(disk, serial=True),))).by_name == {}
+
+    def test_a_volume_counts_where_it_can_be_read_and_its_absence_says_nothing(
+        self, node: Node, with_domain: Callable[..., Usage], tmp_path: Path
+    ) -> None:
+        elsewhere = tmp_path / "volume-1"
+        elsewhere.write_bytes(qcow2(node.in_base(B), b"raw"))
+        volume = DomainDisk(bytes(elsewhere), "qcow2", serial=True)
+        assert with_domain(Domain(UUID, "x", disks=(volume,))).by_name == {B: overlays(str(elsewhere))}
+        elsewhere.unlink()
+        found = with_domain(Domain(UUID, "x", disks=(volume,)))
+        assert (found.by_name, found.unknown, found.notes) == ({}, (), ())
 
     def test_a_domain_that_runs_on_a_base_is_its_user(self, node: Node, with_domain: Callable[..., Usage]) -> None:
         found = with_domain(self.domain(node, f"_base/{A.decode()}", form="raw"))

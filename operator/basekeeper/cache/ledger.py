@@ -260,11 +260,20 @@ def _open_copy(path: Path) -> sqlite3.Connection | None:
                 content = stream.read()
             after = path.stat()
             if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and not journal.exists():
-                connection = sqlite3.connect(":memory:")
-                connection.deserialize(content)
-                return _checked(connection, path)
+                return _from_content(content, path)
         time.sleep(_READ_PAUSE)
     return None
+
+
+def _from_content(content: bytes, path: Path) -> sqlite3.Connection:
+    if not content:
+        raise Damaged(f"{path} is empty")
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.deserialize(content)
+        return _checked(connection, path)
+    except sqlite3.OperationalError as error:  # nothing of the host is asked, so it is about the content
+        raise Damaged(f"{path} is damaged: {error}") from error
 
 
 def _open(uri: str, path: Path) -> sqlite3.Connection:

@@ -62,17 +62,19 @@ class Machines:
                 yield Spawn(display(self._host.shown(directory.path)), directory.changed_at)
 
     def local(self) -> tuple[tuple[str, bool], ...]:
-        """Nova's domains, and others in the instances path, with local disks; whether a disk's directory is gone."""
+        """Nova's domains, and others in the instances path, with local disks; whether all their places are gone."""
         under = bytes(self._host.instances) + b"/"
         found = []
         for domain in self._domains:
             directories = {
                 os.path.dirname(disk.path)
                 for disk in domain.disks
-                if disk.local_file and (domain.nova is not None or disk.path.startswith(under))
+                if disk.local_file
+                and disk.device == "disk"
+                and (domain.nova is not None or disk.path.startswith(under))
             }
             if directories:
-                gone = any(is_missing(one) and is_missing(one + _RESIZE) for one in directories)
+                gone = all(is_missing(one) and is_missing(one + _RESIZE) for one in directories)
                 found.append((domain.who, gone))
         return tuple(found)
 

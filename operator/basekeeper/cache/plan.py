@@ -223,7 +223,9 @@ class _Judge:
         if aged.age is None or aged.unused_since is None:
             return replace(aged, message="it has no time stamp, so it is never old")
         if aged.age < 0:
-            return replace(aged, message="its time stamp is in the future, so it is not old")
+            return replace(
+                aged, message="its time stamp, or when it was last seen in use, is in the future, so it is not old"
+            )
         if aged.age < minimum:
             removable_at = aged.unused_since + minimum
             message = f"unused for {_span(aged.age)}; may go after {_span(minimum)}"
@@ -345,9 +347,18 @@ def _notes(inventory: Inventory, usage: Usage, memory: Memory, holds: Sequence[H
     quiet = [
         Note("NotAsked", item.message, item.path) for item in usage.unknown if (item.message, item.path) not in told
     ]
+    present = {file.name.raw for file in inventory.files} | {entry.name.raw for entry in inventory.entries}
+    missing = [
+        Note(
+            "BaseMissing",
+            f"{_text(name)} is not in the cache, although {_some(sorted({user.who for user in users}))} needs it",
+        )
+        for name, users in sorted(usage.by_name.items())
+        if users and name not in present
+    ]
     lost = memory.directories is Directories.MEMORY_LOST
     memory_notes = [Note("MemoryLost", memory.directories_message)] if lost else []
-    return (*memory_notes, *inventory.notes, *usage.notes, *quiet)
+    return (*memory_notes, *inventory.notes, *usage.notes, *missing, *quiet)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from .durable import own_like, rename_no_replace, sync_directory, write_new
 from .evidence import CachedFile, Inode, Note, QuarantineEntry
 from .files import DIRECTORY, FILE, list_quietly, open_quietly
-from .names import display, from_display, parse
+from .names import Kind, Name, display, from_display, parse
 
 OWN_DIRECTORY = ".basekeeper"
 SIDECAR = "entry.json"
@@ -52,8 +52,11 @@ def read(base: Path) -> tuple[tuple[QuarantineEntry, ...], tuple[Note, ...]]:
             if entry := _read_entry(place):
                 entries.append(entry)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+            salvaged = _salvage(place)
+            entries += [salvaged] if salvaged else []
+            rest = "its file goes back when it is needed or by hand" if salvaged else "it is left as it is"
             shown = f"{OWN_DIRECTORY}/quarantine/{display(os.fsencode(place.name))}"
-            message = f"the entry cannot be understood and is left as it is: {_why(error)}"
+            message = f"the entry cannot be understood, {rest}: {_why(error)}"
             notes.append(Note("QuarantineEntryUnreadable", message, shown))
     return tuple(entries), tuple(notes)
 
@@ -194,9 +197,30 @@ def _read_entry(place: Path) -> QuarantineEntry | None:
     found = os.lstat(place / os.fsdecode(name))
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{display(name)} in it is no regular file")
+    return _entry(
+        place.name,
+        parse(name),
+        found,
+        removed_at=removed_at,
+        due_at=due_at,
+        reason=str(document["reason"]),
+        last_users=tuple(str(user) for user in document["lastUsers"]),
+    )
+
+
+def _entry(
+    entry_id: str,
+    name: Name,
+    found: os.stat_result,
+    *,
+    removed_at: float,
+    due_at: float,
+    reason: str = "",
+    last_users: tuple[str, ...] = (),
+) -> QuarantineEntry:
     return QuarantineEntry(
-        id=place.name,
-        name=parse(name),
+        id=entry_id,
+        name=name,
         inode=inode_of(found),
         size=found.st_size,
         allocated=found.st_blocks * 512,
@@ -204,9 +228,25 @@ def _read_entry(place: Path) -> QuarantineEntry | None:
         mtime=found.st_mtime,
         removed_at=removed_at,
         due_at=due_at,
-        reason=str(document["reason"]),
-        last_users=tuple(str(user) for user in document["lastUsers"]),
+        reason=reason,
+        last_users=last_users,
     )
+
+
+def _salvage(place: Path) -> QuarantineEntry | None:
+    """What an entry without a sound side-car still says: the one file in it has its own name. Never due by itself."""
+    if not place.name.isprintable():
+        return None  # a name that cannot be shown cannot be ordered about either
+    try:
+        names = [name for name in list_quietly(place) if name != SIDECAR]
+        if len(names) != 1 or (name := parse(os.fsencode(names[0]))).kind is Kind.FOREIGN:
+            return None
+        found, removed_at = os.lstat(place / names[0]), os.lstat(place).st_mtime
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return _entry(place.name, name, found, removed_at=removed_at, due_at=_END_OF_TIME - 1)
 
 
 def _why(error: Exception) -> str:

@@ -19,6 +19,7 @@ from .settings import Host
 _DEEPEST = 8
 _ATTEMPTS = 3
 _NO_INSTANCES = frozenset({"_base", "locks", "lost+found"})
+_NO_DISKS = frozenset({"compute_nodes", ".basekeeper-id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Tree:
             self._seen[status.st_dev, status.st_ino] = instances
             with os.scandir(descriptor) as entries:
                 fresh = [entry for entry in entries if (entry.name, entry.inode()) not in self._listed]
+            self._read_strays(fresh, descriptor, status)
             for entry in fresh:
                 if self._walk_entry(entry, instances, descriptor):
                     self._listed.add((entry.name, entry.inode()))
@@ -112,6 +114,12 @@ class Tree:
         finally:
             os.close(descriptor)
         return gone
+
+    def _read_strays(self, fresh: "list[os.DirEntry[str]]", descriptor: int, status: os.stat_result) -> None:
+        """Disks that lie in the instances path itself, where nova puts none."""
+        place = Directory(bytes(self.host.instances), b"", (status.st_dev, status.st_ino), False, False, 0.0)
+        strays = [entry for entry in fresh if entry.name not in _NO_DISKS and not _leads_to_directory(entry)]
+        self.disks.extend(Reading(place, descriptor, False).read(strays))
 
     def _walk_entry(self, entry: "os.DirEntry[str]", instances: bytes, parent: int) -> bool:
         """Walk one entry of the instances path if it is a directory; False if it is gone."""
@@ -187,13 +195,16 @@ class Tree:
             self._marks.pop(directory.path, None)
         return True
 
-    def _walk_nested(self, entry: str, parent: int, outer: Directory, depth: int) -> None:
-        path = outer.path + b"/" + os.fsencode(entry)
+    def _walk_nested(self, entry: "os.DirEntry[str]", parent: int, outer: Directory, depth: int) -> None:
+        path = outer.path + b"/" + os.fsencode(entry.name)
+        if entry.is_symlink():
+            # It may lead anywhere, to the root of all files too: what lies in it is read, and nothing below that.
+            depth = max(depth, _DEEPEST)
         if depth > _DEEPEST:
             self._fail(path, f"lies deeper than the {_DEEPEST} levels that basekeeper looks into")
             return
         try:
-            descriptor = open_quietly(entry, DIRECTORY | os.O_NOFOLLOW, parent)
+            descriptor = open_quietly(entry.name, DIRECTORY, parent)
         except OSError as error:
             # Nothing renames directories inside an instance's: what is gone was deleted.
             if error.errno not in GONE:
@@ -201,8 +212,8 @@ class Tree:
             return
         self._walk_opened(descriptor, path, outer.name, depth, snapshots=outer.snapshots)
 
-    def _read_directory(self, directory: Directory, descriptor: int) -> list[str]:
-        """Read the disks in a directory; the names of the directories in it."""
+    def _read_directory(self, directory: Directory, descriptor: int) -> "list[os.DirEntry[str]]":
+        """Read the disks in a directory; the directories in it, and links to some."""
         entries: list[os.DirEntry[str]] = []
         disks: list[Disk] = []
         for _ in range(_ATTEMPTS):
@@ -219,7 +230,7 @@ class Tree:
         else:
             self._fail(directory.path, "has files that are gone whenever they are opened")
         self.disks.extend(disks)
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [entry for entry in entries if _leads_to_directory(entry)]
 
     def _fail(self, path: bytes, what: str) -> None:
         shown = self._show(path)
@@ -234,6 +245,13 @@ class Tree:
 
     def _show(self, path: bytes) -> str:
         return display(self.host.shown(path))
+
+
+def _leads_to_directory(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _no_instances(path: bytes, error: OSError) -> str:

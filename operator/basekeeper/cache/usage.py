@@ -14,10 +14,10 @@ from .declared import Declared
 from .disks import Chains, Link, Trace, believed
 from .domain_xml import Domain, DomainDisk
 from .entries import Disk
-from .evidence import ImageUser, Inode, Inventory, Note, Source, Unknown, Usage, User
+from .evidence import FileType, ImageUser, Inode, Inventory, Note, Source, Unknown, Usage, User
 from .files import identity_of
 from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
-from .names import display, original_of
+from .names import Kind, display, original_of
 from .settings import Host
 from .tree import Tree, TreeMark
 
@@ -36,6 +36,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
     tree.settle()
     evidence = _Evidence(host, now, inventory, tree, answer.domains)
     evidence.read_tree()
+    evidence.read_foreign()
     for domain in answer.domains:
         evidence.read_domain(domain)
     if answer.failure is not None:
@@ -127,11 +128,28 @@ class _Evidence:
             self.unknown[domain.who] = Unknown(message, domain.who)
         needed = False
         for disk in (*domain.disks, *domain.mirrors):
-            if not disk.serial:
+            if disk.serial:
+                self._read_volume(disk)
+            else:
                 lost = not self._read_domain_disk(domain, disk)
                 needed = needed or (lost and disk.local_file and disk.device == "disk")
         for image in sorted(domain.nova.images) if domain.nova is not None else ():
             self.images.setdefault(original_of(image), []).append(ImageUser(domain.who, needed))
+
+    def _read_volume(self, disk: DomainDisk) -> None:
+        """A disk with a serial is a cinder volume, whose absence says nothing; but what can be read is never waived."""
+        if not disk.block and not is_missing(disk.path) and self._walked.get(disk.path) != _inode(disk.path):
+            trace = self.chains.trace_path(Link(disk.path, frozenset({disk.format} if disk.format else ())))
+            self._add(User(Source.OVERLAY, self._show(disk.path)), trace.names, trace.inodes)
+
+    def read_foreign(self) -> None:
+        """Files in the cache that are not nova's: somebody's own image there may be built on a base."""
+        for file in self.inventory.files:
+            if file.type is FileType.REGULAR and file.name.kind is Kind.FOREIGN:
+                path = bytes(self.host.base) + b"/" + file.name.raw
+                trace = self.chains.trace_path(Link(path, frozenset()))
+                inodes = trace.inodes - {file.inode}
+                self._add(User(Source.OVERLAY, self._show(path)), trace.names, inodes)
 
     def _read_domain_disk(self, domain: Domain, disk: DomainDisk) -> bool:
         """Read a disk that a domain names unless the walk did; False if it is missing or unreadable."""
