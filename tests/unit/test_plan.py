@@ -247,7 +247,7 @@ def test_age_counts_from_the_latest_sign_of_use(
 def test_a_file_that_is_never_old_says_why() -> None:
     future, stampless = cached(ORIGINAL, age=-HOUR), cached(OTHER, mtime=0.0)
     said = {item.file.name.raw: (item.message, item.removable_at) for item in judge(future, stampless).files}
-    assert said[ORIGINAL] == ("its time stamp, or when it was last seen in use, is in the future, so it is not old", None)
+    assert said[ORIGINAL] == ("its time stamp, or its last use, is in the future, so it is not old", None)
     assert said[OTHER] == ("it has no time stamp, so it is never old", None)
 
 

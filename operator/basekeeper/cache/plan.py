@@ -224,7 +224,7 @@ class _Judge:
             return replace(aged, message="it has no time stamp, so it is never old")
         if aged.age < 0:
             return replace(
-                aged, message="its time stamp, or when it was last seen in use, is in the future, so it is not old"
+                aged, message="its time stamp, or its last use, is in the future, so it is not old"
             )
         if aged.age < minimum:
             removable_at = aged.unused_since + minimum
