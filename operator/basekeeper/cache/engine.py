@@ -272,6 +272,7 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
 
 def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     """Write into the ledger what later passes need to know of this one."""
+    book.forget_users(name for name, done in acts.files.items() if done.action in {Action.QUARANTINED, Action.PURGED})
     in_use: dict[bytes, tuple[str, ...]] = {}
     in_use |= {name: () for name, done in acts.files.items() if done.doubt and done.doubt.reason in USE_REASONS}
     in_use |= {item.file.name.raw: item.users for item in look.plan.files if item.reason in USE_REASONS}

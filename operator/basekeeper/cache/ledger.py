@@ -117,6 +117,10 @@ class Ledger:
             [(name, at, json.dumps(list(who[:_MOST_USERS]))) for name, who in users.items()],
         )
 
+    def forget_users(self, names: Iterable[bytes]) -> None:
+        """Forget who used these: the side-cars of the removed files know it, and the next file of a name is another."""
+        self._db.executemany("UPDATE used SET users = '[]' WHERE name = ?", [(name,) for name in names])
+
     def forget_used(self, but: Iterable[bytes]) -> None:
         """Forget names that are neither in the cache nor in the quarantine any more."""
         keep = set(but)

@@ -223,9 +223,7 @@ class _Judge:
         if aged.age is None or aged.unused_since is None:
             return replace(aged, message="it has no time stamp, so it is never old")
         if aged.age < 0:
-            return replace(
-                aged, message="its time stamp, or its last use, is in the future, so it is not old"
-            )
+            return replace(aged, message="its time stamp, or its last use, is in the future, so it is not old")
         if aged.age < minimum:
             removable_at = aged.unused_since + minimum
             message = f"unused for {_span(aged.age)}; may go after {_span(minimum)}"
