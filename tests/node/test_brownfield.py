@@ -28,7 +28,7 @@ FOREIGN, NO_FILE, LEFTOVER = "Foreign(ForeignName)", "Foreign(NotAFile)", "Remov
 MONTH = 30 * DAY
 JSON_TREE = 'json:{"driver":"raw","file":{"driver":"file","filename":"{base}/' + USED + '"}}'
 JSON_FLAT = 'json:{"file.filename":"{base}/' + USED + '"}'
-SECRET = ("--object", "secret,id=s,data=x")
+SECRET = ("--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10")
 Builder = Callable[[NovaTree], object]
 
 
@@ -338,7 +338,7 @@ NEEDS = [
     Case("the smallest clusters", created("-o", "cluster_size=512")),
     Case("an external data file", created("-o", "data_file={dir}/data")),
     Case("a cache file as external data", created("-o", f"data_file={{base}}/{USED}", backing="")),
-    Case("an encrypted overlay", created(*SECRET, "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10")),
+    Case("an encrypted overlay", created(*SECRET)),
     Case("a disk that disk.info does not name", several(overlay(declare=False), crafted("disk.config"))),
     Case("a guest's header on an undeclared disk", crafted(declared=None)),
     Case("a directory in _resize", renamed(overlay(), "_resize")),
