@@ -1,11 +1,10 @@
 """`basekeeper adopt`: the operator's word that these are the right directories."""
 
-import typer
-
 from basekeeper.cache import by_hand, engine
 from basekeeper.cache.settings import Host
 
 from . import options as o
+from . import streams
 from .errors import CommandFailed
 
 
@@ -19,4 +18,4 @@ def adopt(host: Host) -> None:
         by_hand.adopt(host)
     except engine.PassFailed as error:
         raise CommandFailed(str(error)) from error
-    typer.echo(f"adopted {host.instances} and {host.base}")
+    streams.say(f"adopted {host.instances} and {host.base}")

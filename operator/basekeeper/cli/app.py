@@ -1,8 +1,7 @@
 """The program: its commands, and how their endings become exit statuses."""
 
-import os
-import signal
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -10,7 +9,7 @@ from typer import exceptions
 
 from basekeeper import __version__
 
-from . import hold, quarantine
+from . import hold, interrupts, quarantine, streams
 from .adopt import adopt
 from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
@@ -27,9 +26,12 @@ app = typer.Typer(
 )
 
 
+_INTERRUPTED = "interrupted; what was under way is completed or undone by the next pass"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"basekeeper {__version__}")
+        streams.say(f"basekeeper {__version__}")
         raise typer.Exit
 
 
@@ -51,28 +53,38 @@ app.command()(adopt)
 app.command("import-nova-conf")(import_nova_conf)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run a command; every failure is one line on standard error and a documented status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    streams.prepare()
+    interrupts.raise_once()
+    try:
+        said, status = _called()
+        interrupts.end_at_once(_INTERRUPTED)
+    except interrupts.Interrupted:
+        said, status = _INTERRUPTED, Exit.FAILED
+    with suppress(CommandFailed):  # what was said first counts
+        sys.stdout.flush()
+    interrupts.ignore()
+    if said:
+        streams.complain(said)
+    sys.exit(status)
+
+
+def _called() -> tuple[str, int]:
+    """What to say of how the command ended, and its status."""
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
-        _leave(str(error), Exit.WRONG_USE)
+        return str(error), Exit.WRONG_USE
     except CommandFailed as error:
-        _leave(str(error), Exit.FAILED)
+        return str(error), Exit.FAILED
     except exceptions.TyperException as error:
         said = error.format_message()
-        _leave(f"{said} (see --help)" if said else "", Exit.WRONG_USE)
-    except (KeyboardInterrupt, exceptions.Abort):
-        _leave("interrupted; what was under way is completed or undone by the next pass", Exit.FAILED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.FAILED)
-    sys.exit(status or Exit.DONE)
-
-
-def _leave(message: str, status: Exit) -> NoReturn:
-    sys.stdout.flush()
-    if message:
-        sys.stderr.write("basekeeper: " + " ".join(message.split()) + "\n")
-    sys.exit(status)
+        return f"{said} (see --help)" if said else "", Exit.WRONG_USE
+    except exceptions.Abort:
+        return _INTERRUPTED, Exit.FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", Exit.FAILED
+    return "", status or Exit.DONE

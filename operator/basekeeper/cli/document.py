@@ -11,6 +11,7 @@ from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
 
+from . import streams
 from .options import Output, timestamp
 
 API_VERSION = "basekeeper.io/v1alpha1"
@@ -19,9 +20,13 @@ API_VERSION = "basekeeper.io/v1alpha1"
 def write(document: Mapping[str, Any], form: Output) -> None:
     """Print one document to standard output."""
     if form is Output.YAML:
-        sys.stdout.write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
+        if not streams.can_show(text):
+            text = yaml.safe_dump(dict(document), sort_keys=False)
     else:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        text = json.dumps(document, indent=2) + "\n"
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def of_report(report: Report) -> dict[str, Any]:

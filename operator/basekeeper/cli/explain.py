@@ -1,5 +1,6 @@
 """`basekeeper explain`: why is this file still here, and when will it go?"""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
 
 from . import document, tables
 from . import options as o
-from .errors import CommandFailed, Exit
+from .errors import CommandFailed, Exit, UsageError
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -48,6 +49,8 @@ def explain(
 
     An image's id finds its files, an instance's id the files that its disks need. Changes nothing.
     """
+    if "" in words:
+        raise UsageError("explain: a name is empty; give file names, image ids or instance ids")
     try:
         _, look = engine.judge_now(host, policy)
     except engine.PassFailed as error:
@@ -87,8 +90,12 @@ def _waiting(look: Look) -> tuple[Row, ...]:
 
 
 def _matching(word: str, rows: tuple[Row, ...]) -> list[Row]:
-    """The rows that a word means: a file's name, an entry's id, an image's files, or what an instance uses."""
-    named = [row for row in rows if word in (row.name, row.entry)]
+    """The rows that a word means: a file's name, an entry's id, an image's files, or what an instance uses.
+
+    A name may be as we show it or, as a shell completes it, the file's own bytes.
+    """
+    names = (word, display(os.fsencode(word)))
+    named = [row for row in rows if row.name in names or row.entry == word]
     if named or not _UUID.fullmatch(word):
         return named
     image = original_of(word.lower())
@@ -101,7 +108,8 @@ def _absent(word: str, look: Look) -> str:
     users = look.usage.by_name.get(name, ())
     if users:
         return f"{word}: {display(name)} is not in the cache, although {users[0].who} needs it"
-    return f"{word}: no file of that name or image is cached or quarantined, and no instance of that id uses one"
+    shown = display(name) if name == os.fsencode(word) else word
+    return f"{shown}: no file of that name or image is cached or quarantined, and no instance of that id uses one"
 
 
 def _evidence(look: Look, row: Row) -> tuple[str, ...]:

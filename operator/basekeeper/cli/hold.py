@@ -10,7 +10,7 @@ from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import Reason
 
-from . import document, tables
+from . import document, streams, tables
 from . import options as o
 from .errors import CommandFailed, Exit
 
@@ -63,4 +63,4 @@ def acknowledge(
         unknown = by_hand.acknowledge(host, policy, path, reason, until)
     except (engine.PassFailed, by_hand.NothingUnknown) as error:
         raise CommandFailed(str(error)) from error
-    typer.echo(f"acknowledged while it stays as it is: {unknown.path}")
+    streams.say(f"acknowledged while it stays as it is: {unknown.path}")

@@ -4,6 +4,7 @@ The manifest goes to standard output, so that it can be piped into a file or int
 standard error too.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,5 +36,5 @@ def import_nova_conf(
     except (NovaConfError, PolicyError) as error:
         raise UsageError(str(error)) from error
     for warning in conversion.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(conversion.manifest, nl=False)
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(conversion.manifest)

@@ -1,8 +1,10 @@
 """The options that every command shares, and what they mean for the engine."""
 
+import errno
 import functools
 import inspect
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,11 +33,11 @@ class Output(StrEnum):
 
 
 InstancesPath = Annotated[
-    Path,
+    str,
     typer.Option("--instances-path", metavar="DIR", help="nova's instances directory.", rich_help_panel=WHERE),
 ]
 BaseDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--base-dir",
         metavar="DIR",
@@ -44,7 +46,7 @@ BaseDir = Annotated[
     ),
 ]
 SnapshotsDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--snapshots-dir",
         metavar="DIR",
@@ -53,7 +55,7 @@ SnapshotsDir = Annotated[
     ),
 ]
 StateDir = Annotated[
-    Path,
+    str,
     typer.Option(
         "--state-dir",
         metavar="DIR",
@@ -62,7 +64,7 @@ StateDir = Annotated[
     ),
 ]
 PolicyFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--policy",
         metavar="FILE",
@@ -100,17 +102,28 @@ OutputFormat = Annotated[
 ]
 
 _SHARED: dict[str, tuple[Any, Any]] = {
-    "instances_path": (InstancesPath, Path("/var/lib/nova/instances")),
+    "instances_path": (InstancesPath, "/var/lib/nova/instances"),
     "base_dir": (BaseDir, None),
     "policy_file": (PolicyFile, None),
     "libvirt": (Libvirt, "qemu:///system"),
     "libvirt_timeout": (LibvirtTimeout, "10s"),
-    "state_dir": (StateDir, Path("/var/lib/basekeeper")),
+    "state_dir": (StateDir, "/var/lib/basekeeper"),
     "snapshots_dir": (SnapshotsDir, None),
     "nova_host": (NovaHost, None),
     "spawn_grace": (SpawnGrace, "10m"),
 }
 """The options of every command that looks at a host: parameter, declaration, default."""
+
+_NEVER_EMPTY: dict[str, tuple[str, str]] = {
+    "instances_path": ("--instances-path", "nova's instances directory"),
+    "base_dir": ("--base-dir", "the cache of base images, or leave it out"),
+    "policy_file": ("--policy", "an ImageCachePolicy manifest, or leave it out"),
+    "libvirt": ("--libvirt", "a URI, or none"),
+    "state_dir": ("--state-dir", "the directory of the ledger"),
+    "snapshots_dir": ("--snapshots-dir", "nova's snapshots directory, or leave it out"),
+    "nova_host": ("--nova-host", "nova's `host` for this machine, or leave it out"),
+}
+"""Options whose empty value, as an unset variable in a script makes it, would mean something else; what to give."""
 
 
 def on_host(command: Callable[..., None]) -> Callable[..., None]:
@@ -128,6 +141,9 @@ def on_host(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
         where = {name: given.pop(name) for name in _SHARED}
+        for name, (option, what) in _NEVER_EMPTY.items():
+            if where[name] == "":
+                raise UsageError(f"{option} is empty; give {what}")
         policy = _policy(where.pop("policy_file"))
         if "policy" in wanted:
             given["policy"] = policy
@@ -139,26 +155,23 @@ def on_host(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _host(
-    instances_path: Path,
-    base_dir: Path | None,
-    snapshots_dir: Path | None,
-    state_dir: Path,
+    instances_path: str,
+    base_dir: str | None,
+    snapshots_dir: str | None,
+    state_dir: str,
     libvirt: str,
     libvirt_timeout: str,
     nova_host: str | None,
     spawn_grace: str,
 ) -> Host:
     """The engine's view of this host. Raises UsageError."""
-    instances = instances_path.absolute()
-    if not instances.is_dir():
-        what = "is not a directory" if instances.exists() else "does not exist"
-        raise UsageError(f"--instances-path {instances_path} {what}; give nova's instances directory")
+    instances = _instances(instances_path)
     return Host(
         node=socket.gethostname(),
         instances=instances,
-        base=(base_dir or instances / "_base").absolute(),
-        snapshots=(snapshots_dir or instances / "snapshots").absolute(),
-        state=state_dir.absolute(),
+        base=_path("--base-dir", base_dir) if base_dir else instances / "_base",
+        snapshots=_path("--snapshots-dir", snapshots_dir) if snapshots_dir else instances / "snapshots",
+        state=_path("--state-dir", state_dir),
         libvirt=None if libvirt == "none" else libvirt,
         libvirt_timeout=duration("--libvirt-timeout", libvirt_timeout),
         nova_host=nova_host,
@@ -166,12 +179,39 @@ def _host(
     )
 
 
-def _policy(path: Path | None) -> Policy:
+def _instances(text: str) -> Path:
+    path = _path("--instances-path", text)
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return path
+        what = "is not a directory"
+    except (FileNotFoundError, NotADirectoryError):
+        what = "does not exist"
+    except OSError as error:
+        what = f"cannot be used: {error.strerror or error}"
+    raise UsageError(f"--instances-path {text} {what}; give nova's instances directory")
+
+
+def _path(option: str, text: str) -> Path:
+    """An absolute path; whether there is anything, and of use, the pass finds out. Raises UsageError."""
+    try:
+        path = Path(text).absolute()
+    except OSError as error:  # the working directory is gone
+        raise UsageError(f"{option} {text}: {error.strerror or error}; give an absolute path") from error
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{option} {text[:40]}...: {error.strerror}") from error
+    return path
+
+
+def _policy(path: str | None) -> Policy:
     """The policy in a manifest, or Audit with the defaults. Raises UsageError."""
     if path is None:
         return Policy()
     try:
-        return to_engine(manifest.load(path), socket.gethostname())
+        return to_engine(manifest.load(Path(path)), socket.gethostname())
     except manifest.PolicyError as error:
         raise UsageError(str(error)) from error
 

@@ -13,7 +13,7 @@ from basekeeper.cache import engine
 from basekeeper.cache.report import Outcome, Report
 from basekeeper.cache.settings import Host, Policy
 
-from . import document, tables
+from . import document, interrupts, tables
 from . import options as o
 from .errors import CommandFailed, Exit
 
@@ -24,7 +24,7 @@ def plan(host: Host, policy: Policy, output: o.OutputFormat = None) -> None:
 
     Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something is held.
     """
-    _finish(lambda: engine.judge_now(host, policy)[0], "Plan", host, policy, o.output(output))
+    _end(_attempt(lambda: engine.judge_now(host, policy)[0], "Plan", host, policy), o.output(output))
 
 
 @o.on_host
@@ -36,9 +36,10 @@ def run(host: Host, policy: Policy, output: o.OutputFormat = None) -> None:
 
     Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something was held.
     """
-    with progress_shown() as progress:
-        made = _attempt(lambda: engine.run(host, policy, progress), "Pass", host, policy)
-    _end(made, o.output(output))
+    with interrupts.between_files() as stop:
+        with progress_shown() as progress:
+            made = _attempt(lambda: engine.run(host, policy, progress, stop=stop), "Pass", host, policy)
+        _end(made, o.output(output), stop)
 
 
 @contextmanager
@@ -47,14 +48,11 @@ def progress_shown() -> Iterator[engine.Progress]:
     if not sys.stderr.isatty():
         yield lambda what, at, of: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    spinner = SpinnerColumn("dots" if sys.stderr.encoding.lower().startswith("utf") else "line")
+    columns = (spinner, TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1)
         yield lambda what, at, of: bar.update(task, description=what, completed=at, total=of)
-
-
-def _finish(make: Callable[[], Report], kind: str, host: Host, policy: Policy, form: o.Output) -> None:
-    _end(_attempt(make, kind, host, policy), form)
 
 
 def _attempt(make: Callable[[], Report], kind: str, host: Host, policy: Policy) -> Report:
@@ -65,7 +63,7 @@ def _attempt(make: Callable[[], Report], kind: str, host: Host, policy: Policy) 
         return Report(kind, host.node, time.time(), policy, error=str(error))
 
 
-def _end(report: Report, form: o.Output) -> None:
+def _end(report: Report, form: o.Output, stopped: engine.Stop = engine.never) -> None:
     """Print a report, the document also when the pass failed, and leave with its status."""
     if form is not o.Output.TABLE:
         document.write(document.of_report(report), form)
@@ -73,6 +71,9 @@ def _end(report: Report, form: o.Output) -> None:
         tables.print_report(report)
     if report.error:
         raise CommandFailed(report.error)
-    if report.outcome is Outcome.FAILED:
-        raise CommandFailed("; ".join(row.error for row in report.rows if row.error))
+    failed = [row.error for row in report.rows if row.error] if report.outcome is Outcome.FAILED else []
+    if stopped():
+        failed.insert(0, "interrupted between two files; the next pass does the rest")
+    if failed:
+        raise CommandFailed("; ".join(failed))
     raise typer.Exit(Exit.HELD if report.held else Exit.DONE)

@@ -10,7 +10,7 @@ from basekeeper.cache.acts import Action
 from basekeeper.cache.by_hand import NoSuchEntry, Ordered
 from basekeeper.cache.settings import Host, Policy
 
-from . import document, tables
+from . import document, interrupts, tables
 from . import options as o
 from .errors import CommandFailed, Exit, UsageError
 from .passes import progress_shown
@@ -58,11 +58,12 @@ def restore(
     """
     wanted = _wanted(names, everything)
     pin_for = _days_too(keep_for)
-    try:
-        ordered = by_hand.restore(host, wanted, pin_for)
-    except (engine.PassFailed, NoSuchEntry) as error:
-        raise CommandFailed(str(error)) from error
-    _finish(ordered, o.output(output))
+    with interrupts.between_files() as stop:
+        try:
+            ordered = by_hand.restore(host, wanted, pin_for, stop=stop)
+        except (engine.PassFailed, NoSuchEntry) as error:
+            raise CommandFailed(str(error)) from error
+        _finish(ordered, o.output(output), stop)
 
 
 @app.command()
@@ -78,12 +79,14 @@ def purge(
 
     A purge is a removal: it needs complete evidence, and what something needs goes back instead.
     """
-    try:
-        with progress_shown() as progress:
-            ordered = by_hand.purge(host, policy, None if everything or not names else names, progress)
-    except (engine.PassFailed, NoSuchEntry) as error:
-        raise CommandFailed(str(error)) from error
-    _finish(ordered, o.output(output))
+    wanted = None if everything or not names else names
+    with interrupts.between_files() as stop:
+        try:
+            with progress_shown() as progress:
+                ordered = by_hand.purge(host, policy, wanted, progress, stop=stop)
+        except (engine.PassFailed, NoSuchEntry) as error:
+            raise CommandFailed(str(error)) from error
+        _finish(ordered, o.output(output), stop)
 
 
 def _wanted(names: list[str] | None, everything: bool) -> list[str] | None:
@@ -99,7 +102,7 @@ def _days_too(text: str) -> float:
     return o.duration("--for", text)
 
 
-def _finish(ordered: list[Ordered], form: o.Output) -> None:
+def _finish(ordered: list[Ordered], form: o.Output, stopped: engine.Stop) -> None:
     """Say what became of each file, and leave with the status that fits."""
     if form is o.Output.TABLE:
         for item in ordered:
@@ -109,6 +112,8 @@ def _finish(ordered: list[Ordered], form: o.Output) -> None:
     else:
         document.write(document.a_list("QuarantineResult", [_document(item) for item in ordered]), form)
     failed = [item.done.error for item in ordered if item.done and item.done.error]
+    if stopped():
+        failed.insert(0, "interrupted between two files; give the order again for the rest")
     if failed:
         raise CommandFailed("; ".join(failed))
     held = any(item.done is None or item.done.action is Action.SKIPPED for item in ordered)

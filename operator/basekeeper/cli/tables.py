@@ -13,6 +13,7 @@ from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.verdicts import Verdict
 
+from . import streams
 from .options import timestamp
 
 _STYLE = {Verdict.KEEP: "green", Verdict.REMOVE: "red", Verdict.HOLD: "yellow", Verdict.FOREIGN: "dim"}
@@ -123,7 +124,9 @@ def _when(row: Row) -> str:
 
 def _short(name: str) -> str:
     """A hash takes the width of a terminal; its start and its suffix tell it as well."""
-    return f"{name[:12]}…{name[40:]}" if len(name) >= 40 and "_" not in name[:40] and "." not in name[1:40] else name
+    if len(name) < 40 or "_" in name[:40] or "." in name[1:40]:
+        return name
+    return f"{name[:12]}{'…' if streams.can_show('…') else '..'}{name[40:]}"
 
 
 def _sum(report: Report) -> str:
