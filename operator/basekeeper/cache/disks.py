@@ -15,7 +15,7 @@ from typing import NamedTuple
 from . import backing, qcow2
 from .declared import RAW, Declared, Formats
 from .evidence import Inode
-from .files import Head, read_head_of
+from .files import Head, inode_at, read_head_of
 from .names import display, is_final
 from .settings import Host
 
@@ -91,7 +91,7 @@ class Chains:
         self._specs: dict[bytes, backing.Backing] = {}
         self._traces: dict[tuple[bytes, str | None, str | None], Trace] = {}
         self._in_base: dict[bytes, bool] = {bytes(host.base): True, os.path.realpath(bytes(host.base)): True}
-        self._base_inode = _inode(bytes(host.base))
+        self._base_inode = inode_at(bytes(host.base))
 
     def trace(self, head: Head, header: qcow2.Header, directory: bytes) -> Trace:
         """The chain of a disk that was opened in `directory`."""
@@ -220,7 +220,7 @@ class Chains:
     def _is_base_directory(self, path: bytes) -> bool:
         known = self._in_base.get(path)
         if known is None:
-            known = self._in_base[path] = self._base_inode is not None and _inode(path) == self._base_inode
+            known = self._in_base[path] = self._base_inode is not None and inode_at(path) == self._base_inode
         return known
 
     def _show(self, path: bytes) -> str:
@@ -239,11 +239,3 @@ def _leads_back(way: list[tuple[Step, int]], at: int, inode: Inode) -> bool:
 def _join(directory: bytes, path: bytes) -> bytes:
     # As qemu does, without normalising: `..` after a symbolic link is the kernel's to resolve.
     return path if path[:1] == b"/" else directory + b"/" + path
-
-
-def _inode(path: bytes) -> Inode | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -304,5 +304,4 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         plan_held=look.plan.held,
         reclaimed=acts.purged_bytes,
         quarantined=sum(entry.reclaimable for entry in entries),
-        complete=look.plan.complete,
     )

@@ -97,6 +97,15 @@ def read_head_of(path: bytes) -> Head:
         os.close(descriptor)
 
 
+def inode_at(path: os.PathLike[str] | bytes) -> Inode | None:
+    """Which file or directory a path leads to; None if it leads nowhere or may not be asked."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def identity_of(path: bytes) -> Identity | None:
     """By which an operator's word about `path` is tied to what lies there now; None if nothing can be asked."""
     try:

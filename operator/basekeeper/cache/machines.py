@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from .domain_xml import Domain
 from .entries import Directory
 from .evidence import Inode, Spawn
+from .files import inode_at
 from .names import display
 from .settings import Host
 
@@ -34,7 +35,7 @@ class Machines:
                 self._add_parents(os.path.dirname(path), instances, domain)
 
     def _add_parents(self, directory: bytes, instances: bytes, domain: Domain) -> None:
-        inode = _inode(directory)
+        inode = inode_at(directory)
         if inode is not None:
             self._by_inode[inode] = domain
         while len(directory) > 1 and directory != instances and directory not in self._by_path:
@@ -104,11 +105,3 @@ def is_missing(path: bytes) -> bool:
     except OSError:
         return False
     return False
-
-
-def _inode(path: bytes) -> Inode | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

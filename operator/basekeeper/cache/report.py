@@ -37,7 +37,6 @@ class Row:
     """What removing it would free."""
     users: tuple[str, ...] = ()
     age: float | None = None
-    unused_since: float | None = None
     removable_at: float | None = None
     action: Action | None = None
     error: str | None = None
@@ -74,7 +73,6 @@ class Report:
     reclaimed: int = 0
     quarantined: int = 0
     """Bytes that wait in the quarantine now."""
-    complete: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -149,7 +147,6 @@ def _file_row(item: Judged, done: Done | None) -> Row:
         bytes=file.reclaimable,
         users=item.users,
         age=item.age,
-        unused_since=item.unused_since,
         removable_at=item.removable_at,
         action=done.action if done else None,
         error=done.error if done else None,

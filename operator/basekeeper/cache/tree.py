@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .entries import GONE, NOWHERE, Directory, Disk, Reading
 from .evidence import Inode, Note, Unknown
-from .files import DIRECTORY, Unobservable, identity_of, open_quietly
+from .files import DIRECTORY, Unobservable, identity_of, inode_at, open_quietly
 from .names import display
 from .settings import Host
 
@@ -65,8 +65,8 @@ class Tree:
 
     def walk(self) -> None:
         """Walk everything once; raises `Unobservable`."""
-        self._base = _inode_of(self.host.base)
-        self._snapshots = _inode_of(self.host.snapshots)
+        self._base = inode_at(self.host.base)
+        self._snapshots = inode_at(self.host.snapshots)
         self._gone = self._list_instances()
         self._walk_snapshots_elsewhere()
 
@@ -183,7 +183,7 @@ class Tree:
         former = self._seen.get(inode)
         if former is None:
             return True
-        if _inode_of(former) == inode:
+        if inode_at(former) == inode:
             return False
         inside = former + b"/"
         gone = [one for one in self.directories if one.path == former or one.path.startswith(inside)]
@@ -259,11 +259,3 @@ def _no_instances(path: bytes, error: OSError) -> str:
         f"the instances path {display(path)} cannot be read ({error.strerror}); nothing is known about any base "
         "until it can"
     )
-
-
-def _inode_of(path: os.PathLike[str] | bytes) -> Inode | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

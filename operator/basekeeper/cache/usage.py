@@ -5,7 +5,6 @@ domain last; then the tree is listed once more for directories that came or were
 headers mean is settled only then, because a domain may be the one who says what format a file has.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from .disks import Chains, Link, Trace, believed
 from .domain_xml import Domain, DomainDisk
 from .entries import Disk
 from .evidence import FileType, ImageUser, Inode, Inventory, Note, Source, Unknown, Usage, User
-from .files import identity_of
+from .files import identity_of, inode_at
 from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
 from .names import Kind, display, original_of
 from .settings import Host
@@ -92,7 +91,7 @@ class _Evidence:
         self._cached = {file.inode for file in self.inventory.files} | {entry.inode for entry in self.inventory.entries}
         self._broken: set[Inode | bytes] = set()
         covered = [disk.path for domain in self.all_domains for disk in domain.disks if disk.covered]
-        self._covered: set[Inode | bytes] = {*covered, *filter(None, map(_inode, covered))}
+        self._covered: set[Inode | bytes] = {*covered, *filter(None, map(inode_at, covered))}
 
     def read_tree(self) -> None:
         """Every disk that the walk found."""
@@ -118,7 +117,7 @@ class _Evidence:
         """What one domain names, and the disks of it that the walk has not met."""
         user = User(Source.DOMAIN, domain.who)
         paths = (*domain.base_paths, *domain.boot_files)
-        self._add(user, (path.rpartition(b"/")[2] for path in domain.base_paths), filter(None, map(_inode, paths)))
+        self._add(user, (path.rpartition(b"/")[2] for path in domain.base_paths), filter(None, map(inode_at, paths)))
         if domain.pooled:
             # nova never makes one: a hand-made domain, which may be built on anything.
             message = (
@@ -138,7 +137,7 @@ class _Evidence:
 
     def _read_volume(self, disk: DomainDisk) -> None:
         """A disk with a serial is a cinder volume, whose absence says nothing; but what can be read is never waived."""
-        if not disk.block and not is_missing(disk.path) and self._walked.get(disk.path) != _inode(disk.path):
+        if not disk.block and not is_missing(disk.path) and self._walked.get(disk.path) != inode_at(disk.path):
             trace = self.chains.trace_path(Link(disk.path, frozenset({disk.format} if disk.format else ())))
             self._add(User(Source.OVERLAY, self._show(disk.path)), trace.names, trace.inodes)
 
@@ -160,7 +159,7 @@ class _Evidence:
             shown = self._show(disk.path)
             self.notes.append(Note("DomainDiskMissing", f"{shown}, a disk of {domain.who}, is missing", shown))
             return False
-        inode = _inode(disk.path)
+        inode = inode_at(disk.path)
         if self._walked.get(disk.path) != inode:
             formats = frozenset({disk.format} if disk.format else ())
             link = Link(disk.path, formats)
@@ -194,7 +193,7 @@ class _Evidence:
 
     def _fail(self, path: bytes, what: str, inode: Inode | None = None) -> None:
         """A disk that may need bases nobody can name; unless its running domain names them all."""
-        inode = inode or _inode(path)
+        inode = inode or inode_at(path)
         self._broken.add(path)
         if inode is not None:
             self._broken.add(inode)
@@ -206,11 +205,3 @@ class _Evidence:
 
     def _show(self, path: bytes) -> str:
         return display(self.host.shown(path))
-
-
-def _inode(path: bytes) -> Inode | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
