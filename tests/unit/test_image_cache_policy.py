@@ -8,9 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Limits, MinimumAge, Mode, Policy
-from basekeeper.resources.image_cache_policy import API_VERSION, KIND, LATER, PolicySpec, to_engine
+from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
+from basekeeper.resources.image_cache_policy import API_VERSION, KIND, PolicySpec, to_engine
 from basekeeper.resources.manifest import MAX_BYTES, PolicyError, load, parse
+from basekeeper.resources.node_settings import LATER
 
 UUID = "0f2c3a1e-6d51-4a0b-9f0e-5a1b2c3d4e5f"
 
@@ -39,7 +40,7 @@ def test_every_field_reaches_the_engine() -> None:
         cachedOnly="Remove",
         pinnedImages=[UUID],
         limits={"maxFiles": 3, "maxBytes": "1Gi", "maxPercent": 100},
-        quarantine={"retention": "0s"},
+        quarantine={"retention": "0s", "drain": "Restore"},
         acknowledged=[{"path": "a/disk", "reason": "gone", "until": "1970-01-01T01:00:00+00:30"}],
         sharedStorage={"mode": "Refuse"},
     )
@@ -52,6 +53,7 @@ def test_every_field_reaches_the_engine() -> None:
         pinned_images=frozenset({UUID}),
         limits=Limits(3, 2**30, 100),
         retention=0,
+        drain=Drain.RESTORE,
         acknowledged=(AcknowledgedPath("a/disk", "gone", 1800),),
     )
 
@@ -103,8 +105,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "spec.pressure: not supported by this release of basekeeper; remove it",
     ),
     "a later field inside another": (
-        {"quarantine": {"drain": "Purge"}},
-        "spec.quarantine.drain: not supported by this release of basekeeper; remove it",
+        {"sharedStorage": {"retiredHosts": ["a"]}},
+        "spec.sharedStorage.retiredHosts: not supported by this release of basekeeper; remove it",
     ),
     "a later value": (
         {"sharedStorage": {"mode": "Coordinate"}},

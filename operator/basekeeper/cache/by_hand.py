@@ -111,6 +111,7 @@ def purge(
         due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
         done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress, stop)
         book.seen_in_use({item.entry.name.raw: item.users for item in acts.returned}, look.now.wall)
+        book.add_reclaimed(sum(entry.reclaimable for entry in due if engine.is_purged(done.get(entry.id))))
         book.commit()
     returned = [Ordered(item.entry, acts.entries[item.entry.id]) for item in acts.returned]
     return returned + [

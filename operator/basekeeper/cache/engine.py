@@ -19,7 +19,7 @@ from .memory import Acknowledged, Directories, LastPass, Memory
 from .plan import used_names
 from .report import Acts, Report, Seconds, rows_of
 from .settings import Host, Mode, Policy
-from .verdicts import USE_REASONS, Reason
+from .verdicts import USE_REASONS, Reason, Verdict
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of how many."""
@@ -50,7 +50,7 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     policy = as_shown(policy, host)
     with failures(), ledger.reading(host.state) as book:
         look = Looker(host, policy, remember(host, book)).look()
-    return _report("Plan", host, policy, look, Acts(), 0.0), look
+        return _report("Plan", host, policy, look, Acts(), 0.0, book.reclaimed()), look
 
 
 def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never) -> Report:
@@ -102,8 +102,8 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
         if acting and not stop():
             quarantine.sweep(host.base)
             _compare_conflicts(host, book, look)
-        report = _report("Pass", host, policy, look, acts, time.monotonic() - started)
         _remember_pass(book, look, acts)
+        report = _report("Pass", host, policy, look, acts, time.monotonic() - started, book.reclaimed())
         book.commit()
     return report
 
@@ -216,10 +216,11 @@ def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress, stop: Sto
             acts.entries[entry_id] = done
         elif done.action is not Action.SKIPPED:
             acts.files[just_now[entry_id]] = done
-    acts.purged_bytes += sum(entry.reclaimable for entry in due if _is_purged(purged.get(entry.id)))
+    acts.purged_bytes += sum(entry.reclaimable for entry in due if is_purged(purged.get(entry.id)))
 
 
-def _is_purged(done: Done | None) -> bool:
+def is_purged(done: Done | None) -> bool:
+    """Whether an act was a purge that succeeded."""
     return done is not None and done.action is Action.PURGED
 
 
@@ -272,6 +273,7 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
 
 def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     """Write into the ledger what later passes need to know of this one."""
+    book.add_reclaimed(acts.purged_bytes)
     book.forget_users(name for name, done in acts.files.items() if done.action in {Action.QUARANTINED, Action.PURGED})
     in_use: dict[bytes, tuple[str, ...]] = {}
     in_use |= {name: () for name, done in acts.files.items() if done.doubt and done.doubt.reason in USE_REASONS}
@@ -290,8 +292,9 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     book.end_pass(look.now, last, look.plan.breaker)
 
 
-def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted: float) -> Report:
+def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted: float, ever: int) -> Report:
     entries, _ = quarantine.read(host.base)
+    held = {item.reason for item in look.plan.files if item.verdict is Verdict.HOLD}
     return Report(
         kind=kind,
         node=host.node,
@@ -304,4 +307,10 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         plan_held=look.plan.held,
         reclaimed=acts.purged_bytes,
         quarantined=sum(entry.reclaimable for entry in entries),
+        quarantined_files=len(entries),
+        reclaimed_ever=ever,
+        libvirt_failure=look.usage.libvirt_failure,
+        shared=look.usage.shared.message if look.usage.shared is not None else None,
+        anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),
+        spawns_alone=held == {Reason.SPAWN_IN_PROGRESS},
     )

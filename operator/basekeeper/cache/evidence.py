@@ -179,6 +179,8 @@ class Usage:
     directories: int = 0
     """Instance directories seen."""
     domains: int = 0
+    libvirt_failure: str | None = None
+    """Why the list of domains is not complete, in one sentence; then an `Unknown` says so as well."""
     homeless_domains: tuple[str, ...] = ()
     """nova's domains with local disks whose instance directory does not exist."""
     local_domains: int = 0

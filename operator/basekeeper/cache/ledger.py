@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _MOST_USERS = 64
 _READ_ATTEMPTS = 10
 _READ_PAUSE = 0.05
 """Seconds; a pass writes its ledger in far less."""
-# meta: single values as JSON (ids, clock, last_pass, breaker, ages_since).
+# meta: single values as JSON (ids, clock, last_pass, breaker, ages_since, reclaimed, accepted).
 # used: when each name was last seen in use, Unix seconds, and by whom (a JSON list).
 # pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
@@ -55,6 +55,17 @@ class LedgerError(Exception):
 
 class Damaged(Exception):
     """The file is no ledger that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the agent was told, and when that was last confirmed: it acts by it while the API server is away."""
+
+    spec: Any
+    """A `NodeImageCache`'s spec as JSON has it; what it means is not the ledger's business."""
+    generation: int
+    confirmed_at: float
+    """Unix seconds."""
 
 
 class Ledger:
@@ -104,6 +115,8 @@ class Ledger:
     def understand(self) -> None:
         """Read everything once; raises what damage makes of it. SQLite knows whole pages, not what they say."""
         self.ids()
+        self.reclaimed()
+        self.accepted()
         self.memory(Directories.KNOWN, "")
 
     def seen_in_use(self, users: Mapping[bytes, Sequence[str]], at: float) -> None:
@@ -167,6 +180,29 @@ class Ledger:
             else {"cause": breaker.cause.value, "since": breaker.since, "names": _texts(breaker.names)},
         )
         self._db.execute("DELETE FROM pin WHERE until < ?", (clock.wall,))
+
+    def reclaimed(self) -> int:
+        """Bytes that purges have freed since this ledger began."""
+        return int(self._get("reclaimed") or 0)
+
+    def add_reclaimed(self, freed: int) -> None:
+        """Count the bytes of a purge."""
+        if freed:
+            self._set("reclaimed", self.reclaimed() + freed)
+
+    def accepted(self) -> Accepted | None:
+        """The settings that the agent was last told."""
+        kept = self._get("accepted")
+        return None if kept is None else Accepted(kept["spec"], int(kept["generation"]), float(kept["confirmed_at"]))
+
+    def accept(self, told: Accepted | None) -> None:
+        """Remember what the agent was told; None: forget it."""
+        kept = (
+            None
+            if told is None
+            else {"spec": told.spec, "generation": told.generation, "confirmed_at": told.confirmed_at}
+        )
+        self._set("accepted", kept)
 
     def forget_last_pass(self) -> None:
         """Forget what concerned other directories: what was in use in them, and a breaker of theirs."""

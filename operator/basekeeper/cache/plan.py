@@ -20,6 +20,7 @@ from .verdicts import Reason, Verdict
 NOVA_PASS_SETTLES = 300.0
 """Seconds after nova's manager registered until its touches are surely done (they come right after it)."""
 
+_DRAINING = "the policy empties the quarantine (quarantine.drain), so nothing is removed"
 _SPAWNED_ON = frozenset({Kind.ORIGINAL, Kind.SWAP, Kind.EPHEMERAL})
 
 
@@ -53,6 +54,8 @@ class Plan:
     """What could not be asked and was not acknowledged."""
     purge_blocked: tuple[Reason, str] | None
     """Why nothing may be purged in this pass, if so."""
+    stops: tuple[Stop, ...] = ()
+    """What stops every removal and purge."""
 
     @property
     def removals(self) -> tuple[Judged, ...]:
@@ -103,7 +106,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     judged = [judge.file(file) for file in inventory.files]
     held = [_hold_if_stopped(item, stops, usage, judge) for item in judged]
     files = _throttle(held, policy)
-    entries = judge_entries(inventory, usage, memory, now, stops, judge.need)
+    entries = judge_entries(inventory, usage, memory, now, stops, judge.need, policy.draining)
     holds = _collect_holds(files, entries, stops, usage)
     return Plan(
         files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
@@ -114,6 +117,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
         restart_ages=restart_ages,
         unknown=unknown,
         purge_blocked=purge_blocked(usage, stops),
+        stops=stops,
     )
 
 
@@ -265,6 +269,8 @@ def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _
         return _held(item, Reason.SPAWN_IN_PROGRESS, f"an instance may be starting in {_some(paths)}")
     if judge.image_unknown(file):
         return _held(item, Reason.IMAGE_UNKNOWN, _image_unknown(usage))
+    if judge.policy.draining is not None:
+        return _held(item, Reason.DRAINING, _DRAINING)
     return item
 
 
@@ -332,7 +338,7 @@ def _collect_holds(
         holds += [Hold(Reason.SPAWN_IN_PROGRESS, message, spawn.path) for spawn in usage.spawns]
     if Reason.IMAGE_UNKNOWN in reasons:
         holds.append(Hold(Reason.IMAGE_UNKNOWN, _image_unknown(usage), usage.unidentified_raw[0]))
-    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT):
+    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.DRAINING):
         said = [item.message for item in files if item.verdict is Verdict.HOLD and item.reason is reason]
         said += [e.message for e in entries if e.decision is Decision.HOLD and e.reason is reason]
         holds += [Hold(reason, message) for message in dict.fromkeys(said)]

@@ -13,6 +13,7 @@ from .anomalies import CLOCK_TOLERANCE, Stop
 from .evidence import CachedFile, FileType, Inode, Inventory, QuarantineEntry, Usage
 from .memory import Clock, Memory
 from .names import Name
+from .settings import Drain
 from .verdicts import Reason
 
 
@@ -64,8 +65,12 @@ def judge_entries(
     now: Clock,
     stops: Sequence[Stop],
     need: Need,
+    drain: Drain | None = None,
 ) -> tuple[JudgedEntry, ...]:
-    """Decide about every quarantined file; `stops` and `need` are what this pass found out already."""
+    """Decide about every quarantined file; `stops` and `need` are what this pass found out already.
+
+    `drain` empties the quarantine: what is free to go back goes back, or what waits is due now.
+    """
     taken = {file.name.raw: file for file in inventory.files}
     blocked = purge_blocked(usage, stops)
     judged = []
@@ -74,16 +79,25 @@ def judge_entries(
         if needed and needed[0] in _PASSING:
             judged.append(JudgedEntry(entry, Decision.WAIT, *needed))
         elif needed and needed[0] in _SERVED_BY_ANY and _is_file(taken.get(entry.name.raw)):
-            judged.append(_by_due_time(entry, memory, now, blocked))
+            judged.append(_by_due_time(entry, memory, now, blocked, drain))
         elif needed and entry.name.raw in taken:
             newer = taken[entry.name.raw]
-            judged.append(_beside_another(entry, newer, needed, usage, memory, now, blocked))
+            judged.append(_beside_another(entry, newer, needed, usage, memory, now, blocked, drain))
         elif needed:
             rivals = [other for other in inventory.entries if other.name.raw == entry.name.raw]
             judged.append(_restore_or_give_way(entry, rivals, needed, usage))
+        elif drain is Drain.RESTORE and entry.name.raw not in taken and _is_newest(entry, inventory.entries):
+            message = "the policy empties the quarantine (quarantine.drain: Restore); it goes back"
+            judged.append(JudgedEntry(entry, Decision.RESTORE, Reason.DRAINING, message))
         else:
-            judged.append(_by_due_time(entry, memory, now, blocked))
+            judged.append(_by_due_time(entry, memory, now, blocked, drain))
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
+
+
+def _is_newest(entry: QuarantineEntry, entries: Sequence[QuarantineEntry]) -> bool:
+    """Whether no other removed file of its name was removed later: only one of them can go back."""
+    rivals = (other for other in entries if other.name.raw == entry.name.raw)
+    return entry == max(rivals, key=lambda other: (other.removed_at, other.id))
 
 
 def _is_file(found: CachedFile | None) -> bool:
@@ -101,12 +115,21 @@ def purge_blocked(usage: Usage, stops: Sequence[Stop]) -> tuple[Reason, str] | N
     return None
 
 
-def _by_due_time(entry: QuarantineEntry, memory: Memory, now: Clock, blocked: tuple[Reason, str] | None) -> JudgedEntry:
-    if now.wall < _due_at(entry, memory, now):
+def _by_due_time(
+    entry: QuarantineEntry,
+    memory: Memory,
+    now: Clock,
+    blocked: tuple[Reason, str] | None,
+    drain: Drain | None,
+) -> JudgedEntry:
+    if drain is not Drain.PURGE and now.wall < _due_at(entry, memory, now):
         message = "removed; it can be restored until it is purged"
         return JudgedEntry(entry, Decision.WAIT, Reason.IN_QUARANTINE, message)
     if blocked:
         return JudgedEntry(entry, Decision.HOLD, *blocked)
+    if drain is Drain.PURGE:
+        message = "the policy empties the quarantine (quarantine.drain: Purge)"
+        return JudgedEntry(entry, Decision.PURGE, Reason.DRAINING, message)
     return JudgedEntry(entry, Decision.PURGE, Reason.RETENTION_OVER, "its time in the quarantine is over")
 
 
@@ -129,6 +152,7 @@ def _beside_another(
     memory: Memory,
     now: Clock,
     blocked: tuple[Reason, str] | None,
+    drain: Drain | None,
 ) -> JudgedEntry:
     """An entry whose name another file has: it may be purged only as a copy of that one, or on an operator's word."""
     _, message, users = needed
@@ -139,7 +163,9 @@ def _beside_another(
         if entry.inode in usage.open_files or entry.name.lock_name in usage.nova_locks:
             message = "something is at work on it or on its name at this moment"
             return JudgedEntry(entry, Decision.WAIT, Reason.IN_QUARANTINE, message, users)
-        return replace(_by_due_time(entry, memory, now, blocked), as_copy=newer.inode != entry.inode and not given_up)
+        return replace(
+            _by_due_time(entry, memory, now, blocked, drain), as_copy=newer.inode != entry.inode and not given_up
+        )
     conflict = (
         f"{entry.name}: {message}, but a newer file has its name and this older one may be the right one; "
         f"compare them, then purge or restore {entry.id} by hand"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .acts import Action, Done
+from .anomalies import Stop
 from .evidence import CachedFile, Note
 from .names import Kind
 from .plan import Judged, Plan
@@ -37,6 +38,8 @@ class Row:
     """What removing it would free."""
     users: tuple[str, ...] = ()
     age: float | None = None
+    unused_since: float | None = None
+    """Unix seconds."""
     removable_at: float | None = None
     action: Action | None = None
     error: str | None = None
@@ -73,6 +76,18 @@ class Report:
     reclaimed: int = 0
     quarantined: int = 0
     """Bytes that wait in the quarantine now."""
+    quarantined_files: int = 0
+    """Files that wait there."""
+    reclaimed_ever: int = 0
+    """Bytes that purges have freed since the ledger began."""
+    libvirt_failure: str | None = None
+    """Why libvirt did not list all domains, if it did not."""
+    shared: str | None = None
+    """Why the storage counts as shared with other hosts, if it does."""
+    anomalies: tuple[Stop, ...] = ()
+    """What made the evidence as a whole suspect, so that nothing was removed or purged."""
+    spawns_alone: bool = False
+    """Everything that was held was held by instances that may be starting: worth another pass soon."""
 
     @property
     def outcome(self) -> Outcome:
@@ -147,6 +162,7 @@ def _file_row(item: Judged, done: Done | None) -> Row:
         bytes=file.reclaimable,
         users=item.users,
         age=item.age,
+        unused_since=item.unused_since,
         removable_at=item.removable_at,
         action=done.action if done else None,
         error=done.error if done else None,

@@ -35,6 +35,13 @@ class SharedStorageMode(StrEnum):
     REFUSE = "Refuse"
 
 
+class Drain(StrEnum):
+    """How to empty the quarantine."""
+
+    RESTORE = "Restore"
+    PURGE = "Purge"
+
+
 @dataclass(frozen=True, slots=True)
 class MinimumAge:
     """How long, in seconds, a file must have been unused before it may go; nova's defaults."""
@@ -89,8 +96,15 @@ class Policy:
     limits: Limits = Limits()
     retention: float = 6 * HOUR
     """Seconds between quarantine and purge."""
+    drain: Drain | None = None
+    """Empty the quarantine, and remove nothing meanwhile; for `mode` ENFORCE."""
     acknowledged: tuple[AcknowledgedPath, ...] = ()
     shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
+
+    @property
+    def draining(self) -> Drain | None:
+        """How the quarantine is emptied now: in Audit it is not."""
+        return self.drain if self.mode is Mode.ENFORCE else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
         shared=shared.shared,
         directories=sum(map(is_instance, tree.directories)),
         domains=len(answer.domains),
+        libvirt_failure=answer.failure,
         homeless_domains=tuple(who for who, gone in local if gone),
         local_domains=len(local),
         notes=(*tree.notes, *evidence.declared.notes, *evidence.notes, *shared.notes),

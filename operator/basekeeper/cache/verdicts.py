@@ -41,6 +41,7 @@ class Reason(StrEnum):
     LIMIT_REACHED = "LimitReached"
     CONFLICT = "Conflict"
     SUSPENDED = "Suspended"
+    DRAINING = "Draining"
     SHARED_STORAGE = "SharedStorage"
     CLOCK_JUMPED = "ClockJumped"
     USERS_VANISHED = "UsersVanished"
@@ -71,6 +72,7 @@ MEANING: dict[Reason, str] = {
     Reason.LIMIT_REACHED: "this pass has removed as much as the policy's limits allow; it goes in a later one",
     Reason.CONFLICT: "it is needed from the quarantine, but another file has its name",
     Reason.SUSPENDED: "the policy is suspended",
+    Reason.DRAINING: "the policy empties the quarantine (quarantine.drain), and nothing is removed meanwhile",
     Reason.SHARED_STORAGE: "other hosts use this storage, and their instances cannot be seen from here",
     Reason.CLOCK_JUMPED: "the clock jumped, so ages mean nothing now",
     Reason.USERS_VANISHED: "most bases in use lost all their users at once, which is not how machines end",
@@ -113,6 +115,7 @@ WHAT_NEXT: dict[Reason, str] = {
     Reason.LIMIT_REACHED: "it goes in a later pass; spec.limits says how much one pass may remove",
     Reason.CONFLICT: "compare the two files; then purge the quarantined one, or move the other away and restore it",
     Reason.SUSPENDED: "set suspend: false",
+    Reason.DRAINING: "remove quarantine.drain from the policy when the quarantine is empty",
     Reason.SHARED_STORAGE: "nothing is removed on storage that other hosts use",
     Reason.CLOCK_JUMPED: "every age starts anew from now",
     Reason.USERS_VANISHED: "find out where the instances went; `basekeeper adopt` says that all is as it should be",

@@ -48,9 +48,22 @@ Duration = Annotated[
 """Seconds, written as `24h`, `1h30m`, `500ms`."""
 
 
-def duration_default(seconds: float) -> Any:
-    """Give a Duration field a default, which its schema shows as people write it."""
-    return Field(default=seconds, json_schema_extra={"default": format_duration(seconds)})
+def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
+    """Rules that the API server checks, for `json_schema_extra`: expression, sentence and, where it helps, field."""
+    return {
+        "x-kubernetes-validations": [
+            {"rule": rule, "message": message, **({"fieldPath": path[0]} if path else {})}
+            for rule, message, *path in rules
+        ]
+    }
+
+
+def duration_default(seconds: float, *, least: str | None = None) -> Any:
+    """Give a Duration field a default, which its schema shows as people write it, and the cluster's floor."""
+    schema: dict[str, Any] = {"default": format_duration(seconds)}
+    if least is not None:
+        schema |= cel((f"duration(self) >= duration('{least}')", f"expected a duration of at least {least}"))
+    return Field(default=seconds, json_schema_extra=schema)
 
 
 def _read_size(value: object) -> int:
@@ -124,6 +137,10 @@ T = TypeVar("T")
 Omittable = Annotated[T | None, BeforeValidator(_refuse_null)]
 """A field that may be left out, but not be given as `null`."""
 
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""How many there are."""
+Bytes = Annotated[int, Field(ge=0, le=MAX_SIZE, json_schema_extra={"format": "int64"})]
+"""A number of bytes, as status tells it."""
 NodeName = Annotated[str, Field(min_length=1, max_length=253)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
@@ -143,3 +160,9 @@ def omitted(schema: dict[str, Any]) -> None:
         schema["anyOf"] = variants
     if schema.get("default", ...) is None:
         del schema["default"]
+
+
+def omitted_never_null(schema: dict[str, Any]) -> None:
+    """The same for a field whose `null` would change what the object means: the API server keeps it, to be refused."""
+    omitted(schema)
+    schema["nullable"] = True

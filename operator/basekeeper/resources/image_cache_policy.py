@@ -1,55 +1,40 @@
-"""`ImageCachePolicy`: what an operator wants done with the image caches of a set of nodes.
+"""`ImageCachePolicy`: what an operator wants done with the image caches of a set of nodes, and what became of it.
 
-Every field has a reader in this release; a field whose function comes later is not here, and `LATER` names it
-so that the error can say so. Floors (an interval of at least a minute, ages of at least ten) are the cluster's
-validation and not this model's: the engine takes any duration, so that it can be tried in seconds.
+The spec is the operator's, the status the controller's. What a node is told of it is in `node_settings`.
 """
 
+import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from basekeeper.cache import settings
-from basekeeper.cache.settings import CachedOnly, Mode, SharedStorageMode
+from basekeeper.cache.settings import Drain, Mode
 
+from . import node_settings
+from .conditions import Condition
 from .fields import (
-    Duration,
-    ImageId,
+    Bytes,
+    Count,
     LabelKey,
     LabelValue,
     NodeName,
     ObjectName,
     Omittable,
-    PathText,
-    Size,
     Strict,
-    Text,
     Timestamp,
-    duration_default,
+    cel,
     omitted,
+    omitted_never_null,
 )
+from .node_settings import NodeSettings
+from .quantities import shown
 
 API_VERSION = "basekeeper.io/v1alpha1"
 KIND = "ImageCachePolicy"
-
-LATER = frozenset(
-    {
-        "spec.pressure",
-        "spec.maxCacheBytes",
-        "spec.rollout",
-        "spec.touchInUse",
-        "spec.integrity",
-        "spec.maintenanceWindows",
-        "spec.quarantine.drain",
-        "spec.sharedStorage.retiredHosts",
-    }
-)
-"""Fields that the design names and that arrive with their function."""
-
-_AGES = settings.MinimumAge()
-_LIMITS = settings.Limits()
-_POLICY = settings.Policy()
+MAX_ROWS = 500
+"""Rows of `status.nodeStatuses`: more do not fit well into an object."""
 
 
 class LabelOperator(StrEnum):
@@ -63,6 +48,19 @@ class LabelOperator(StrEnum):
 
 class LabelExpression(Strict):
     """One condition on a node's labels."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                (
+                    "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0"
+                    " : !has(self.values) || size(self.values) == 0"
+                ),
+                "values: required for the operators In and NotIn, and only there",
+                ".values",
+            )
+        )
+    )
 
     key: LabelKey
     """The label's key."""
@@ -84,6 +82,18 @@ class LabelExpression(Strict):
 class LabelSelector(Strict):
     """Which nodes, by their labels; all conditions must hold."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                (
+                    "(has(self.matchLabels) && size(self.matchLabels) > 0)"
+                    " || (has(self.matchExpressions) && size(self.matchExpressions) > 0)"
+                ),
+                "nodeSelector: empty; give matchLabels or matchExpressions, or remove nodeSelector for every node",
+            )
+        )
+    )
+
     match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
     """Labels that a node must carry with exactly these values."""
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(strict=False, max_length=64)] = ()
@@ -97,95 +107,177 @@ class LabelSelector(Strict):
         return self
 
 
-class MinimumAge(Strict):
-    """How long a file must have been unused before it may go, by what the file is."""
-
-    original: Duration = duration_default(_AGES.original)
-    """An image's base, as downloaded. Default 24h.
-    nova: [image_cache] remove_unused_original_minimum_age_seconds."""
-    resized: Duration = duration_default(_AGES.resized)
-    """A resized copy of a base; only very old nova releases make them. Default 1h.
-    nova: [image_cache] remove_unused_resized_minimum_age_seconds."""
-    swap: Duration = duration_default(_AGES.swap)
-    """A base of swap disks. Default 24h. nova: the age of originals."""
-    ephemeral: Duration = duration_default(_AGES.ephemeral)
-    """A base of ephemeral disks. Default 24h. nova: the age of originals."""
-    partial: Duration = duration_default(_AGES.partial)
-    """A leftover of an interrupted download or conversion. Default 24h. nova: never removes them."""
+_PERCENT = 100
+_NODES_PATTERN = r"^([1-9][0-9]{0,5}|([1-9][0-9]?|100)%)$"
 
 
-class Limits(Strict):
-    """How much one pass may remove; the rest waits for the next one, oldest unused first."""
-
-    max_files: Annotated[int, Field(ge=1, le=1_000_000)] = _LIMITS.max_files
-    """Files that one pass may remove. Default 20. nova: no limit."""
-    max_bytes: Annotated[Omittable[Size], Field(json_schema_extra=omitted)] = _LIMITS.max_bytes
-    """Bytes that one pass may remove, as a quantity such as 100Gi; one file may always go.
-    Default: no limit. nova: no limit."""
-    max_percent: Annotated[int, Field(ge=1, le=100)] = _LIMITS.max_percent
-    """Percentage of the cache's files that one pass may remove; one file may always go. Default 25.
-    nova: no limit."""
+def _read_nodes(value: object) -> int | str:
+    """A number of nodes, or a percentage; YAML has numbers and texts for it."""
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if re.fullmatch(_NODES_PATTERN, text) is None:
+        raise ValueError(f"expected a number of nodes such as 5, or a percentage from 1% to 100%, got {shown(value)}")
+    return value if isinstance(value, int) else text
 
 
-class Quarantine(Strict):
-    """Where removed files wait, in case something needs them after all."""
-
-    retention: Duration = duration_default(_POLICY.retention)
-    """How long a removed file can still be put back before its space is freed. Default 6h; 0s frees it in
-    the pass that removes it. nova: removes at once."""
-
-
-class SharedStorage(Strict):
-    """What to do when other hosts use the same instances directory."""
-
-    mode: Annotated[SharedStorageMode, Field(strict=False)] = _POLICY.shared_storage
-    """Refuse: remove nothing while other hosts use the storage. Default Refuse.
-    nova: trusts the file compute_nodes."""
-
-
-class Acknowledged(Strict):
-    """An operator's word that something which cannot be read is known to be harmless."""
-
-    node: Annotated[Omittable[NodeName], Field(json_schema_extra=omitted)] = None
-    """The node that this is about. Default: every node of the policy."""
-    path: PathText
-    """The path that a hold names: relative to the instances path where it lies under it, or absolute."""
-    reason: Text
-    """Why it is harmless, for whoever reads this next."""
-    until: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
-    """When this ends, as 2026-12-31T00:00:00Z. Default: when the file changes."""
+NodesOrPercent = Annotated[
+    Any,
+    BeforeValidator(_read_nodes),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            **cel(
+                (
+                    f"string(self).matches('{_NODES_PATTERN}')",
+                    "expected a number of nodes such as 5, or a percentage from 1% to 100%",
+                )
+            ),
+        }
+    ),
+]
+"""Nodes: a number, or a percentage of those that follow the policy."""
 
 
-class PolicySpec(Strict):
+class Rollout(Strict):
+    """How changes that make nodes more aggressive reach them; what makes them safer goes to all at once."""
+
+    max_nodes_per_interval: NodesOrPercent = "10%"
+    """Nodes that may be told within one interval, as a number or a percentage, at least one; the rollout stops while
+    one of them fails or has an open breaker. Default 10%. nova: each host has its own configuration."""
+
+    def most(self, nodes: int) -> int:
+        """How many of `nodes` may be told within one interval; at least one."""
+        given = self.max_nodes_per_interval
+        text = str(given)
+        if text.endswith("%"):
+            return max(1, nodes * int(text[:-1]) // _PERCENT)
+        return int(text)
+
+
+class PolicySpec(NodeSettings):
     """What the operator wants."""
 
-    node_selector: Annotated[Omittable[LabelSelector], Field(json_schema_extra=omitted)] = None
-    """The nodes that this policy is for. Default: every node that runs an agent."""
+    node_selector: Annotated[Omittable[LabelSelector], Field(json_schema_extra=omitted_never_null)] = None
+    """The nodes that this policy is for, by their labels. Default: every node that runs an agent.
+    nova: each host has its own configuration."""
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
-    """Where several policies match a node the higher priority wins, then the older policy. Default 0."""
-    mode: Annotated[Mode, Field(strict=False)]
-    """Audit decides and reports, and removes nothing; Enforce removes. Required.
-    nova: [image_cache] remove_unused_base_images."""
-    suspend: bool = _POLICY.suspend
-    """Whether to stop removals and purges for now; observing, reporting and restoring go on. Default false."""
-    interval: Duration = duration_default(40 * settings.MINUTE)
-    """Time between passes. Default 40m. nova: [image_cache] manager_interval."""
-    minimum_age: MinimumAge = MinimumAge()
-    """How long a file must have been unused before it may go."""
-    cached_only: Annotated[CachedOnly, Field(strict=False)] = _POLICY.cached_only
-    """Keep or Remove bases that no disk needs but that an instance on this node was made from (raw and flat
-    disks). Default Keep. nova: keeps them."""
-    pinned_images: Annotated[tuple[ImageId, ...], Field(strict=False, max_length=256)] = ()
-    """UUIDs of images whose bases are never removed, at most 256. Default: none. nova: has no such option."""
-    limits: Limits = Limits()
-    """How much one pass may remove."""
-    quarantine: Quarantine = Quarantine()
-    """How removed files wait, in case something needs them after all."""
-    acknowledged: Annotated[tuple[Acknowledged, ...], Field(strict=False, max_length=256)] = ()
-    """Paths that cannot be read, hold removals and are known to be harmless, at most 256. Void when the file
-    changes; never waives a reference that can be read."""
-    shared_storage: SharedStorage = SharedStorage()
-    """How to behave when other hosts use the same instances directory."""
+    """Where several policies match a node the higher priority wins, then the older policy, then the first name.
+    Default 0. nova: has no such option."""
+    rollout: Rollout = Rollout()
+    """How changes that make nodes more aggressive reach them; safer ones go to all at once. Default: as its
+    fields say."""
+
+
+class NodeState(StrEnum):
+    """A node in a word, the worst first."""
+
+    FAILING = "Failing"
+    BREAKER_OPEN = "BreakerOpen"
+    MISSING = "Missing"
+    STALE = "Stale"
+    PENDING = "Pending"
+    WAITING = "Waiting"
+    HOLDING = "Holding"
+    CURRENT = "Current"
+
+
+STATE_MEANING: dict[NodeState, str] = {
+    NodeState.FAILING: "its last pass failed",
+    NodeState.BREAKER_OPEN: "an anomaly stops removals on it",
+    NodeState.MISSING: "an agent runs on it and has never reported",
+    NodeState.STALE: "it has not reported for two hours",
+    NodeState.PENDING: "it has been told and has not reported a pass under this generation yet",
+    NodeState.WAITING: "it waits for its wave of a rollout; what makes it safer it has been told already",
+    NodeState.HOLDING: "something that would go is held on it",
+    NodeState.CURRENT: "its last pass ran under this generation, and nothing is held",
+}
+"""What each state means; `docs/conditions.md` shows it."""
+
+
+class NodeCounts(Strict):
+    """Nodes that follow the policy, counted."""
+
+    matched: Count = 0
+    """Nodes with an agent that follow the policy."""
+    current: Count = 0
+    """Of these: the last pass ran under this generation."""
+    reporting: Count = 0
+    """Of these: have reported within two hours."""
+    stale: Count = 0
+    """Of these: have reported, but not within two hours."""
+    missing: Count = 0
+    """Of these: have never reported, although an agent runs there."""
+    holding: Count = 0
+    """Of these: hold something that would go."""
+    failing: Count = 0
+    """Of these: the last pass failed, or the breaker is open."""
+    waiting: Count = 0
+    """Of these: wait for their wave of a rollout."""
+    overridden: Count = 0
+    """Nodes that the selector matches but that follow another policy."""
+
+
+class Totals(Strict):
+    """Sums over the nodes that follow the policy, as last reported."""
+
+    cache_bytes: Bytes = 0
+    """Bytes that the caches take up."""
+    cache_files: Count = 0
+    """Files in the caches."""
+    reclaimable_bytes: Bytes = 0
+    """Bytes that may go now; in Audit: that Enforce would free."""
+    quarantined_bytes: Bytes = 0
+    """Bytes that wait in the quarantines."""
+    quarantined_files: Count = 0
+    """Files that wait in the quarantines."""
+    reclaimed_bytes: Bytes = 0
+    """Bytes that purges have freed since the agents' ledgers began."""
+
+
+class NodeRow(Strict):
+    """One node in short; `kubectl get nodeimagecache NODE -o yaml` has the rest."""
+
+    node: NodeName
+    """The node's name."""
+    state: Annotated[NodeState, Field(strict=False)]
+    """The node in a word."""
+    mode: Annotated[Omittable[Annotated[Mode, Field(strict=False)]], Field(json_schema_extra=omitted)] = None
+    """The mode that it has been told."""
+    outcome: Annotated[Omittable[Annotated[str, Field(max_length=64)]], Field(json_schema_extra=omitted)] = None
+    """How its last pass ended."""
+    last_pass_time: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When that was."""
+    cache_bytes: Bytes = 0
+    """Bytes that its cache takes up."""
+    reclaimable_bytes: Bytes = 0
+    """Bytes that may go there now."""
+    quarantined_bytes: Bytes = 0
+    """Bytes that wait in its quarantine."""
+    reclaimed_bytes: Bytes = 0
+    """Bytes that purges have freed there."""
+    held_files: Count = 0
+    """Files that would go but for something that holds them."""
+    message: Annotated[Omittable[Annotated[str, Field(max_length=512)]], Field(json_schema_extra=omitted)] = None
+    """What is the matter, where something is."""
+
+
+class PolicyStatus(Strict):
+    """What became of the policy; written by the controller alone."""
+
+    observed_generation: Annotated[Omittable[Annotated[int, Field(ge=0)]], Field(json_schema_extra=omitted)] = None
+    """The generation of the policy that this status is about."""
+    conditions: Annotated[tuple[Condition, ...], Field(strict=False, max_length=16)] = ()
+    """Ready, Enforcing, Degraded, RollingOut and Overridden."""
+    nodes: NodeCounts = NodeCounts()
+    """Nodes, counted."""
+    totals: Totals = Totals()
+    """Sums over the nodes."""
+    reclaimable: Annotated[str, Field(max_length=32)] = "0 B"
+    """totals.reclaimableBytes for people."""
+    node_statuses: Annotated[tuple[NodeRow, ...], Field(strict=False, max_length=MAX_ROWS)] = ()
+    """A row for each node, those in trouble first, at most 500."""
+    truncated: bool = False
+    """Whether there are more nodes than rows."""
 
 
 class Metadata(Strict):
@@ -198,7 +290,7 @@ class Metadata(Strict):
 
 
 class ImageCachePolicy(Strict):
-    """What an operator wants done with the image caches of a set of nodes."""
+    """What an operator wants done with nova's image caches on a set of nodes, and what became of it."""
 
     api_version: Literal["basekeeper.io/v1alpha1"]
     """basekeeper.io/v1alpha1."""
@@ -209,26 +301,15 @@ class ImageCachePolicy(Strict):
     spec: PolicySpec
     """What the operator wants."""
 
+    @model_validator(mode="after")
+    def _can_act(self) -> "ImageCachePolicy":
+        if self.spec.quarantine.drain is not None and self.spec.mode is not Mode.ENFORCE:
+            raise ValueError("spec.quarantine.drain: takes mode: Enforce; in Audit nothing is purged or put back")
+        if self.spec.quarantine.drain is Drain.PURGE and self.spec.suspend:
+            raise ValueError("spec.quarantine.drain: Purge never acts with suspend: true; remove one of them")
+        return self
+
 
 def to_engine(manifest: ImageCachePolicy, node: str) -> settings.Policy:
-    """Return the engine's settings for `node`: the policy without the rows that are about other nodes."""
-    spec = manifest.spec
-    return settings.Policy(
-        name=manifest.metadata.name,
-        mode=spec.mode,
-        suspend=spec.suspend,
-        minimum_age=settings.MinimumAge(**spec.minimum_age.__dict__),
-        cached_only=spec.cached_only,
-        # nova hashes the id as glance gives it, which is in lower case unless somebody chose the id: pin both.
-        pinned_images=frozenset(form for image in spec.pinned_images for form in (image, image.lower())),
-        limits=settings.Limits(
-            max_files=spec.limits.max_files, max_bytes=spec.limits.max_bytes, max_percent=spec.limits.max_percent
-        ),
-        retention=spec.quarantine.retention,
-        acknowledged=tuple(
-            settings.AcknowledgedPath(row.path, row.reason, row.until.timestamp() if row.until else None)
-            for row in spec.acknowledged
-            if row.node in (None, node)
-        ),
-        shared_storage=spec.shared_storage.mode,
-    )
+    """The engine's settings for `node`: the policy without the rows that are about other nodes."""
+    return node_settings.to_engine(manifest.spec, manifest.metadata.name, node)

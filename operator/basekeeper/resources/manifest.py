@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .image_cache_policy import API_VERSION, KIND, LATER, ImageCachePolicy
+from .image_cache_policy import API_VERSION, KIND, ImageCachePolicy
+from .node_settings import LATER
 from .quantities import shown
 
 MAX_BYTES = 1 << 20

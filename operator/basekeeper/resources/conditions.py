@@ -1,0 +1,269 @@
+"""Conditions of both resources: their types, their reasons and what each means. The one home of these words.
+
+The shape is that of KEP-1623, each with its own `observedGeneration`. `docs/conditions.md` is compared with the
+tables here in a test.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from basekeeper.cache.verdicts import MEANING as VERDICT_MEANING
+from basekeeper.cache.verdicts import Reason
+
+from .fields import Omittable, Strict, Timestamp, omitted
+
+MAX_MESSAGE = 1024
+"""Characters of a message; the schema allows no more."""
+
+
+class Status(StrEnum):
+    """Whether a condition holds. `Unknown` is never `False`."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class PolicyCondition(StrEnum):
+    """What is said of an `ImageCachePolicy`."""
+
+    READY = "Ready"
+    ENFORCING = "Enforcing"
+    DEGRADED = "Degraded"
+    ROLLING_OUT = "RollingOut"
+    OVERRIDDEN = "Overridden"
+
+
+class NodeCondition(StrEnum):
+    """What is said of a `NodeImageCache`."""
+
+    READY = "Ready"
+    POLICY_APPLIED = "PolicyApplied"
+    LIBVIRT_REACHABLE = "LibvirtReachable"
+    SHARED_STORAGE = "SharedStorage"
+    BREAKER_CLOSED = "BreakerClosed"
+    HOLDING = "Holding"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What each status of a condition says."""
+
+    true: str
+    false: str
+    unknown: str
+
+
+POLICY_MEANING: dict[PolicyCondition, Meaning] = {
+    PolicyCondition.READY: Meaning(
+        "the policy is accepted, and at least 95 % of the nodes that follow it and are Ready themselves run this "
+        "generation of it; also with no such node, and in Audit or suspended like in Enforce",
+        "it is not accepted, or more nodes than that do not run this generation yet",
+        "the controller has not seen this generation yet",
+    ),
+    PolicyCondition.ENFORCING: Meaning(
+        "at least one node removes by this policy",
+        "no node removes by it: it is in Audit, suspended, not accepted, or no node has been told yet",
+        "the controller has not seen this generation yet",
+    ),
+    PolicyCondition.DEGRADED: Meaning(
+        "a node that follows it fails, has an open breaker, is missing or stale",
+        "no node is in trouble; holds are told by `status.nodes.holding`, they are no trouble by themselves",
+        "the controller has not seen this generation yet",
+    ),
+    PolicyCondition.ROLLING_OUT: Meaning(
+        "a change that makes nodes more aggressive has not reached all of them; the message says what it waits for",
+        "every node has been told",
+        "the controller has not seen this generation yet",
+    ),
+    PolicyCondition.OVERRIDDEN: Meaning(
+        "nodes that its selector matches follow another policy, which the message names",
+        "every node that its selector matches follows it",
+        "the controller has not seen this generation yet",
+    ),
+}
+"""The table of `docs/conditions.md` about policies."""
+
+NODE_MEANING: dict[NodeCondition, Meaning] = {
+    NodeCondition.READY: Meaning(
+        "the last pass ended without failure",
+        "the last pass failed, as a whole or for a file; the message says why",
+        "no pass has been made: there is no policy for the node, or the first pass is under way",
+    ),
+    NodeCondition.POLICY_APPLIED: Meaning(
+        "the last pass ran under the settings of `status.observedGeneration`",
+        "the node removes nothing: it has no policy, or settings that its agent does not understand, may not read or "
+        "has not been able to confirm for a week",
+        "no pass has been made yet",
+    ),
+    NodeCondition.LIBVIRT_REACHABLE: Meaning(
+        "libvirt listed all domains in the last pass",
+        "it did not, so that removals are held; the message says why",
+        "no pass has been made, or the agent was told that this host has no libvirt",
+    ),
+    NodeCondition.SHARED_STORAGE: Meaning(
+        "other hosts use the node's instances directory, so that removals are held",
+        "no sign of another host",
+        "no pass has been made yet",
+    ),
+    NodeCondition.BREAKER_CLOSED: Meaning(
+        "no anomaly stands in the way of removals",
+        "the evidence itself cannot be trusted, so that nothing is removed; the reason is one of the anomalies of "
+        "docs/evidence.md",
+        "no pass has been made yet",
+    ),
+    NodeCondition.HOLDING: Meaning(
+        "something that would go is held; the reason is the weightiest, `status.holds` lists them",
+        "nothing is held",
+        "no pass has been made yet",
+    ),
+}
+"""The table of `docs/conditions.md` about nodes."""
+
+
+class Why(StrEnum):
+    """Reasons of conditions. Holding and BreakerClosed use the reasons of verdicts as well."""
+
+    ALL_NODES_CURRENT = "AllNodesCurrent"
+    NO_NODES = "NoNodes"
+    NODES_PENDING = "NodesPending"
+    NOT_ACCEPTED = "NotAccepted"
+    ENFORCE = "Enforce"
+    AUDIT = "Audit"
+    SUSPENDED = "Suspended"
+    DRAINING = "Draining"
+    NODES_FAILING = "NodesFailing"
+    BREAKER_OPEN = "BreakerOpen"
+    NODES_MISSING = "NodesMissing"
+    NODES_STALE = "NodesStale"
+    AS_EXPECTED = "AsExpected"
+    IN_PROGRESS = "InProgress"
+    STOPPED = "Stopped"
+    COMPLETE = "Complete"
+    HIGHER_PRIORITY = "HigherPriority"
+    OLDER_POLICY = "OlderPolicy"
+    FIRST_NAME = "FirstName"
+    NOT_OVERRIDDEN = "NotOverridden"
+
+    DONE = "PassEnded"
+    FAILED = "PassFailed"
+    NOT_YET = "NoPass"
+    NO_POLICY = "NoPolicy"
+    APPLIED = "Applied"
+    NOT_UNDERSTOOD = "NotUnderstood"
+    NOT_PERMITTED = "NotPermitted"
+    TOO_OLD = "TooOld"
+    REACHABLE = "Reachable"
+    UNREACHABLE = "Unreachable"
+    NOT_ASKED = "NotAsked"
+    SHARED = "Shared"
+    NOT_SHARED = "NotShared"
+    CLOSED = "Closed"
+    NOTHING_HELD = "NothingHeld"
+
+
+WHY_MEANING: dict[Why, str] = {
+    Why.ALL_NODES_CURRENT: "enough of the nodes run this generation",
+    Why.NO_NODES: "no node with an agent follows the policy",
+    Why.NODES_PENDING: "nodes have been told and have not reported a pass under this generation yet",
+    Why.NOT_ACCEPTED: "the policy has fields or values that this release does not know; no node follows it",
+    Why.ENFORCE: "nodes remove what may go",
+    Why.AUDIT: "the policy's mode is Audit: nodes decide and report",
+    Why.SUSPENDED: "the policy is suspended",
+    Why.DRAINING: "quarantine.drain empties the quarantines; nothing is removed meanwhile",
+    Why.NODES_FAILING: "the last pass of a node failed",
+    Why.BREAKER_OPEN: "an anomaly stops removals on a node",
+    Why.NODES_MISSING: "an agent runs on a node and has never reported",
+    Why.NODES_STALE: "a node has not reported for two hours",
+    Why.AS_EXPECTED: "no node is in trouble",
+    Why.IN_PROGRESS: "the next wave starts when the interval of the last one is over",
+    Why.STOPPED: "a node of the rollout is in trouble or silent; the rollout goes on when it is well",
+    Why.COMPLETE: "every node has been told",
+    Why.HIGHER_PRIORITY: "the other policy's priority is higher",
+    Why.OLDER_POLICY: "priorities are equal, and the other policy is older",
+    Why.FIRST_NAME: "priorities and ages are equal, and the other policy's name comes first",
+    Why.NOT_OVERRIDDEN: "no other policy takes a node of this one",
+    Why.DONE: "the last pass ended without failure",
+    Why.FAILED: "the last pass failed",
+    Why.NOT_YET: "no pass has been made yet",
+    Why.NO_POLICY: "no policy selects the node; nothing is observed and nothing removed",
+    Why.APPLIED: "the last pass ran under these settings",
+    Why.NOT_UNDERSTOOD: "the settings have fields or values that the agent does not know; it acts as in Audit",
+    Why.NOT_PERMITTED: "the API server refuses the agent its own object; it acts as in Audit",
+    Why.TOO_OLD: "the API server has been away for a week; the agent acts as in Audit",
+    Why.REACHABLE: "libvirt listed all domains",
+    Why.UNREACHABLE: "libvirt could not be asked",
+    Why.NOT_ASKED: "the agent was told that this host has no libvirt (--libvirt none)",
+    Why.SHARED: "other hosts use the storage",
+    Why.NOT_SHARED: "no sign of another host",
+    Why.CLOSED: "no anomaly",
+    Why.NOTHING_HELD: "nothing is held",
+}
+"""The texts of `docs/conditions.md` about reasons."""
+
+
+class Condition(Strict):
+    """One observation about the object, in the shape of KEP-1623."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """What is observed."""
+    status: Annotated[Status, Field(strict=False)]
+    """True, False or Unknown."""
+    observed_generation: Annotated[Omittable[Annotated[int, Field(ge=0)]], Field(json_schema_extra=omitted)] = None
+    """The generation of the object that this was observed of."""
+    last_transition_time: Timestamp
+    """When the status last changed."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, in a word that programs may compare."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in a sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A condition before it is known since when."""
+
+    type: PolicyCondition | NodeCondition
+    status: Status
+    reason: Why | Reason
+    message: str
+
+
+def settle(
+    said: Iterable[Said], before: Iterable[Condition], generation: int | None, now: datetime
+) -> tuple[Condition, ...]:
+    """Give each condition its time: that of `before` while its status is the same, else `now`.
+
+    `generation` is the one that was observed. Messages are cut to `MAX_MESSAGE` characters.
+    """
+    known = {condition.type: condition for condition in before}
+    settled = []
+    for item in said:
+        old = known.get(item.type.value)
+        since = old.last_transition_time if old is not None and old.status is item.status else now
+        settled.append(
+            Condition(
+                type=item.type.value,
+                status=item.status,
+                observedGeneration=generation,
+                lastTransitionTime=since.isoformat().replace("+00:00", "Z"),
+                reason=item.reason.value,
+                message=shortened(item.message),
+            )
+        )
+    return tuple(settled)
+
+
+def shortened(message: str, most: int = MAX_MESSAGE) -> str:
+    """A message that fits into a condition."""
+    return message if len(message) <= most else message[: most - 1] + "…"
+
+
+def meaning_of(reason: Why | Reason) -> str:
+    """What a reason of a condition means."""
+    return WHY_MEANING[reason] if isinstance(reason, Why) else VERDICT_MEANING[reason]

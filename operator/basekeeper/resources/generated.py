@@ -1,0 +1,29 @@
+"""The manifests that are made from the models, as texts: what `scripts/generate` writes and a test compares."""
+
+from typing import Any
+
+import yaml
+
+from . import admission, crd
+
+_HEADER = "# Made by `make generate` from operator/basekeeper/resources; change it there.\n"
+
+
+def manifests() -> dict[str, str]:
+    """Each file of the checkout that is made, by its path from the top."""
+    return {
+        f"deploy/crds/{crd.GROUP}_{crd.POLICIES}.yaml": _yaml(crd.policies()),
+        f"deploy/crds/{crd.GROUP}_{crd.NODES}.yaml": _yaml(crd.nodes()),
+        "deploy/admission/imagecachepolicies.yaml": _yaml(*admission.unknown_fields()),
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every value out, as people would: without anchors."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+def _yaml(*documents: dict[str, Any]) -> str:
+    return _HEADER + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=118, allow_unicode=True)

@@ -1,0 +1,197 @@
+"""`NodeImageCache`: what one node is told, and what it tells. One for each node that runs an agent.
+
+The spec is the controller's, the status that node's agent's; neither writes the other's. The status holds no name of
+a tenant, an instance or an image, because every agent may read every node's object; paths of holds lie under the
+instances path.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from basekeeper.cache.names import Kind
+from basekeeper.cache.report import Outcome
+from basekeeper.cache.settings import Mode
+from basekeeper.cache.verdicts import Reason, Verdict
+
+from .conditions import Condition
+from .fields import Bytes, Count, ObjectName, Omittable, Strict, Timestamp, omitted
+from .node_settings import NodeSettings
+
+KIND = "NodeImageCache"
+MAX_FILES = 32
+"""Entries of `status.files`."""
+MAX_HOLDS = 16
+"""Entries of `status.holds`."""
+
+
+class Origin(Strict):
+    """The policy that the settings come from."""
+
+    name: ObjectName
+    """Its name."""
+    uid: Annotated[str, Field(max_length=64)]
+    """Its uid."""
+    generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+    """The generation of it that all of these settings come from."""
+
+
+class NodeRollout(Strict):
+    """Where the node stands in the rollout of its policy."""
+
+    moved_at: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When a wave brought these settings, where they made the node more aggressive."""
+    waiting: bool = False
+    """Whether the policy has newer settings, of which only what makes the node safer is in here yet."""
+
+
+class NodeSpec(NodeSettings):
+    """What the node is told; empty where no policy selects it."""
+
+    mode: Annotated[Omittable[Annotated[Mode, Field(strict=False)]], Field(json_schema_extra=omitted)] = None  # type: ignore[assignment]
+    """Audit decides and reports, and removes nothing; Enforce removes. Absent: no policy selects the node."""
+    policy: Annotated[Omittable[Origin], Field(json_schema_extra=omitted)] = None
+    """The policy that the settings come from. Absent: no policy selects the node."""
+    rollout: Annotated[Omittable[NodeRollout], Field(json_schema_extra=omitted)] = None
+    """Where the node stands in the rollout of its policy."""
+
+
+class PassReport(Strict):
+    """The last pass."""
+
+    time: Timestamp
+    """When its evidence was judged."""
+    mode: Annotated[Mode, Field(strict=False)]
+    """The mode that it ran in."""
+    outcome: Annotated[Outcome, Field(strict=False)]
+    """The weightiest of what happened: Failed, Acted, Planned (would act in Enforce), Held or Clean."""
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    """How long it took."""
+    kept: dict[str, Count] = Field(default_factory=dict, max_length=64)
+    """Files that stay, by reason."""
+    held: dict[str, Count] = Field(default_factory=dict, max_length=64)
+    """Files that would go but are held, by reason."""
+    removed: Count = 0
+    """Files that it moved into the quarantine."""
+    removed_bytes: Bytes = 0
+    """Their bytes."""
+    restored: Count = 0
+    """Files that it put back because something needs them."""
+    purged: Count = 0
+    """Files that it purged."""
+    purged_bytes: Bytes = 0
+    """The bytes that this freed."""
+    failed: Count = 0
+    """Files with which something went wrong."""
+    error: Annotated[Omittable[Annotated[str, Field(max_length=1024)]], Field(json_schema_extra=omitted)] = None
+    """Why it failed as a whole."""
+
+
+class CacheReport(Strict):
+    """The cache after the last pass."""
+
+    files: Count = 0
+    """Files in it, those that are not nova's included."""
+    bytes: Bytes = 0
+    """Bytes that they take up."""
+    reclaimable_files: Count = 0
+    """Files that may go now; in Audit: that Enforce would remove."""
+    reclaimable_bytes: Bytes = 0
+    """Their bytes."""
+    quarantined_files: Count = 0
+    """Files that wait in the quarantine."""
+    quarantined_bytes: Bytes = 0
+    """Their bytes."""
+    reclaimed_bytes: Bytes = 0
+    """Bytes that purges have freed since the ledger began."""
+
+
+class FileSystemReport(Strict):
+    """The file system that the cache lies on."""
+
+    type: Annotated[str, Field(max_length=64)] = ""
+    """Its type, as the kernel calls it."""
+    size_bytes: Bytes = 0
+    """Its size."""
+    available_bytes: Bytes = 0
+    """What an ordinary user may still write; told anew when it changed by a hundredth of the size."""
+
+
+class Paths(Strict):
+    """Where the agent looks."""
+
+    instances: Annotated[str, Field(max_length=4096)]
+    """nova's instances directory."""
+    base: Annotated[str, Field(max_length=4096)]
+    """The cache of base images."""
+
+
+class HoldReport(Strict):
+    """Something that holds removals or purges."""
+
+    reason: Annotated[Reason, Field(strict=False)]
+    """Why."""
+    message: Annotated[str, Field(max_length=512)]
+    """In a sentence."""
+    path: Annotated[Omittable[Annotated[str, Field(max_length=1024)]], Field(json_schema_extra=omitted)] = None
+    """What it is about, under the instances path: what `spec.acknowledged` takes."""
+
+
+class FileReport(Strict):
+    """One file of the cache."""
+
+    name: Annotated[str, Field(max_length=1024)]
+    """Its name; bytes that are no printable UTF-8 as \\xNN."""
+    kind: Annotated[Kind, Field(strict=False)]
+    """What it is."""
+    verdict: Annotated[Verdict, Field(strict=False)]
+    """What the last pass decided."""
+    reason: Annotated[Reason, Field(strict=False)]
+    """Why."""
+    bytes: Bytes = 0
+    """What removing it would free."""
+    action: Annotated[Omittable[Annotated[str, Field(max_length=32)]], Field(json_schema_extra=omitted)] = None
+    """What the last pass did with it."""
+    unused_since: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """Since when nothing uses it."""
+    removable_at: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When it is old enough to go."""
+
+
+class NodeStatus(Strict):
+    """What the node tells; written by its agent alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    observed_generation: Annotated[Omittable[Annotated[int, Field(ge=0)]], Field(json_schema_extra=omitted)] = None
+    """The generation of this object that the last pass ran under."""
+    policy: Annotated[Omittable[Origin], Field(json_schema_extra=omitted)] = None
+    """The policy that the last pass ran under."""
+    heartbeat_time: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When this was written. It is written when it changed, and every half hour."""
+    agent_version: Annotated[str, Field(max_length=64)] = ""
+    """The agent's release."""
+    conditions: Annotated[tuple[Condition, ...], Field(strict=False, max_length=16)] = ()
+    """Ready, PolicyApplied, LibvirtReachable, SharedStorage, BreakerClosed and Holding."""
+    last_pass: Annotated[Omittable[PassReport], Field(json_schema_extra=omitted)] = None
+    """The last pass."""
+    cache: CacheReport = CacheReport()
+    """The cache after it."""
+    reclaimable: Annotated[str, Field(max_length=32)] = "0 B"
+    """cache.reclaimableBytes for people."""
+    file_system: Annotated[Omittable[FileSystemReport], Field(json_schema_extra=omitted)] = None
+    """The file system that the cache lies on."""
+    paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
+    """Where the agent looks."""
+    holds: Annotated[tuple[HoldReport, ...], Field(strict=False, max_length=MAX_HOLDS)] = ()
+    """What holds removals or purges, at most 16."""
+    files: Annotated[tuple[FileReport, ...], Field(strict=False, max_length=MAX_FILES)] = ()
+    """Files of the cache, the notable first, at most 32; `basekeeper plan` in the agent's pod shows all."""
+    files_truncated: bool = False
+    """Whether there are more files than entries."""
+
+
+def moved_at(spec: NodeSpec) -> datetime | None:
+    """When a wave last moved the node, if one did."""
+    return None if spec.rollout is None else spec.rollout.moved_at

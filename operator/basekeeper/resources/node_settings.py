@@ -1,0 +1,181 @@
+"""What a node is told: the settings that an `ImageCachePolicy` gives and a `NodeImageCache` carries.
+
+Every field has a reader in this release; a field whose function comes later is not here, and `LATER` names it
+so that the error can say so. Floors (an interval of at least a minute, ages of at least ten) are the cluster's
+validation and not these models': the engine takes any duration, so that it can be tried in seconds.
+"""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from basekeeper.cache import settings
+from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
+
+from .fields import (
+    Duration,
+    ImageId,
+    NodeName,
+    Omittable,
+    PathText,
+    Size,
+    Strict,
+    Text,
+    Timestamp,
+    cel,
+    duration_default,
+    omitted,
+)
+
+LATER = frozenset(
+    {
+        "spec.pressure",
+        "spec.maxCacheBytes",
+        "spec.touchInUse",
+        "spec.integrity",
+        "spec.maintenanceWindows",
+        "spec.sharedStorage.retiredHosts",
+    }
+)
+"""Fields that the design names and that arrive with their function."""
+
+_AGES = settings.MinimumAge()
+_LIMITS = settings.Limits()
+_POLICY = settings.Policy()
+_LEAST_AGE = "10m"
+_LEAST_INTERVAL = "1m"
+
+
+class MinimumAge(Strict):
+    """How long a file must have been unused before it may go, by what the file is."""
+
+    original: Duration = duration_default(_AGES.original, least=_LEAST_AGE)
+    """An image's base, as downloaded: how long unused before it may go, a duration of at least 10m. Default 24h.
+    nova: [image_cache] remove_unused_original_minimum_age_seconds."""
+    resized: Duration = duration_default(_AGES.resized, least=_LEAST_AGE)
+    """A resized copy of a base, which only very old nova releases make: a duration of at least 10m. Default 1h.
+    nova: [image_cache] remove_unused_resized_minimum_age_seconds."""
+    swap: Duration = duration_default(_AGES.swap, least=_LEAST_AGE)
+    """A base of swap disks: a duration of at least 10m. Default 24h. nova: the age of originals."""
+    ephemeral: Duration = duration_default(_AGES.ephemeral, least=_LEAST_AGE)
+    """A base of ephemeral disks: a duration of at least 10m. Default 24h. nova: the age of originals."""
+    partial: Duration = duration_default(_AGES.partial, least=_LEAST_AGE)
+    """A leftover of an interrupted download or conversion: a duration of at least 10m. Default 24h.
+    nova: never removes them."""
+
+
+class Limits(Strict):
+    """How much one pass may remove; the rest waits for the next one, oldest unused first."""
+
+    max_files: Annotated[int, Field(ge=1, le=1_000_000)] = _LIMITS.max_files
+    """Files that one pass may remove. Default 20. nova: no limit."""
+    max_bytes: Annotated[Omittable[Size], Field(json_schema_extra=omitted)] = _LIMITS.max_bytes
+    """Bytes that one pass may remove, as a quantity such as 100Gi; one file may always go.
+    Default: no limit. nova: no limit."""
+    max_percent: Annotated[int, Field(ge=1, le=100)] = _LIMITS.max_percent
+    """Percentage of the cache's files that one pass may remove; one file may always go. Default 25.
+    nova: no limit."""
+
+
+class Quarantine(Strict):
+    """Where removed files wait, in case something needs them after all."""
+
+    retention: Duration = duration_default(_POLICY.retention)
+    """How long a removed file can still be put back before its space is freed, a duration. Default 6h; 0s frees
+    it in the pass that removes it. nova: removes at once."""
+    drain: Annotated[Omittable[Annotated[Drain, Field(strict=False)]], Field(json_schema_extra=omitted)] = _POLICY.drain
+    """Empty the quarantine of every node, before an uninstall, and remove nothing meanwhile: Restore puts the files
+    back, Purge frees their space. Takes mode: Enforce. status.totals.quarantinedBytes says when it is done.
+    Default: leave it. nova: has no quarantine."""
+
+
+class SharedStorage(Strict):
+    """What to do when other hosts use the same instances directory."""
+
+    mode: Annotated[SharedStorageMode, Field(strict=False)] = _POLICY.shared_storage
+    """Refuse: remove nothing while other hosts use the storage. Default Refuse.
+    nova: trusts the file compute_nodes."""
+
+
+class Acknowledged(Strict):
+    """An operator's word that something which cannot be read is known to be harmless."""
+
+    node: Annotated[Omittable[NodeName], Field(json_schema_extra=omitted)] = None
+    """The node that this is about. Default: every node of the policy."""
+    path: PathText
+    """The path that a hold names: relative to the instances path where it lies under it, or absolute."""
+    reason: Text
+    """Why it is harmless, for whoever reads this next."""
+    until: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When this ends, as 2026-12-31T00:00:00Z. Default: when the file changes."""
+
+
+class NodeSettings(Strict):
+    """The settings that an agent acts by."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.quarantine) || !has(self.quarantine.drain) || !has(self.mode) || self.mode == 'Enforce'",
+                "quarantine.drain: takes mode: Enforce, in Audit nothing is purged or put back that nothing needs",
+                ".quarantine.drain",
+            ),
+            (
+                (
+                    "!has(self.quarantine) || !has(self.quarantine.drain) || self.quarantine.drain != 'Purge'"
+                    " || !has(self.suspend) || !self.suspend"
+                ),
+                "quarantine.drain: Purge never acts with suspend: true; remove one of them",
+                ".quarantine.drain",
+            ),
+        )
+    )
+
+    mode: Annotated[Mode, Field(strict=False)]
+    """Audit decides and reports, and removes nothing; Enforce removes. Required.
+    nova: [image_cache] remove_unused_base_images."""
+    suspend: bool = _POLICY.suspend
+    """Whether to stop removals and purges for now; observing, reporting and restoring go on. Default false.
+    nova: has no such option."""
+    interval: Duration = duration_default(40 * settings.MINUTE, least=_LEAST_INTERVAL)
+    """Time between passes, a duration of at least 1m. Default 40m. nova: [image_cache] manager_interval."""
+    minimum_age: MinimumAge = MinimumAge()
+    """How long files must have been unused before they may go, by what each is. Default: as its fields say."""
+    cached_only: Annotated[CachedOnly, Field(strict=False)] = _POLICY.cached_only
+    """Keep or Remove bases that no disk needs but that an instance on this node was made from (raw and flat
+    disks). Default Keep. nova: keeps them."""
+    pinned_images: Annotated[tuple[ImageId, ...], Field(strict=False, max_length=256)] = ()
+    """UUIDs of images whose bases are never removed, at most 256. Default: none. nova: has no such option."""
+    limits: Limits = Limits()
+    """How much one pass may remove; the rest waits for the next, oldest unused first. Default: as its fields say."""
+    quarantine: Quarantine = Quarantine()
+    """How removed files wait, in case something needs them after all."""
+    acknowledged: Annotated[tuple[Acknowledged, ...], Field(strict=False, max_length=256)] = ()
+    """Paths that cannot be read, hold removals and are known to be harmless, at most 256. Void when the file
+    changes; never waives a reference that can be read. Default: none. nova: has no such option."""
+    shared_storage: SharedStorage = SharedStorage()
+    """How to behave when other hosts use the same instances directory."""
+
+
+def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
+    """The engine's settings for `node` under the policy `name`, without the rows that are about other nodes."""
+    return settings.Policy(
+        name=name,
+        mode=given.mode,
+        suspend=given.suspend,
+        minimum_age=settings.MinimumAge(**given.minimum_age.__dict__),
+        cached_only=given.cached_only,
+        # nova hashes the id as glance gives it, which is in lower case unless somebody chose the id: pin both.
+        pinned_images=frozenset(form for image in given.pinned_images for form in (image, image.lower())),
+        limits=settings.Limits(
+            max_files=given.limits.max_files, max_bytes=given.limits.max_bytes, max_percent=given.limits.max_percent
+        ),
+        retention=given.quarantine.retention,
+        drain=given.quarantine.drain,
+        acknowledged=tuple(
+            settings.AcknowledgedPath(row.path, row.reason, row.until.timestamp() if row.until else None)
+            for row in given.acknowledged
+            if row.node in (None, node)
+        ),
+        shared_storage=given.shared_storage.mode,
+    )
