@@ -4,10 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+OLDEST_KUBERNETES := 1.34
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what development needs
@@ -19,8 +20,8 @@ demo: ## see basekeeper work on a cache of its own, nothing of this host is touc
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: test
-test: setup lint ## everything that must hold: lint, unit tests, tests on real libvirt and qemu
-	$(BIN)/pytest tests/unit tests/node
+test: setup lint controlplane ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
+	$(BIN)/pytest tests/unit tests/node tests/cluster
 
 .PHONY: test-unit
 test-unit: ## the unit tests: seconds, no libvirt
@@ -29,6 +30,19 @@ test-unit: ## the unit tests: seconds, no libvirt
 .PHONY: test-node
 test-node: ## the tests on real libvirt and qemu
 	$(BIN)/pytest tests/node
+
+.PHONY: test-cluster
+test-cluster: controlplane ## the tests on a real Kubernetes control plane
+	$(BIN)/pytest tests/cluster
+
+.PHONY: test-cluster-oldest
+test-cluster-oldest: ## the same on the oldest Kubernetes that is tested
+	@scripts/controlplane $(OLDEST_KUBERNETES)
+	BASEKEEPER_TEST_KUBERNETES=$(OLDEST_KUBERNETES) $(BIN)/pytest tests/cluster
+
+.PHONY: controlplane
+controlplane: ## build what test-cluster needs, once; then it takes no time
+	@scripts/controlplane $${BASEKEEPER_TEST_KUBERNETES:-current}
 
 .PHONY: lint
 lint: ## ruff, mypy and the rules for imports
