@@ -309,6 +309,7 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         quarantined=sum(entry.reclaimable for entry in entries),
         quarantined_files=len(entries),
         reclaimed_ever=ever,
+        libvirt_asked=host.libvirt is not None,
         libvirt_failure=look.usage.libvirt_failure,
         shared=look.usage.shared.message if look.usage.shared is not None else None,
         anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),

@@ -80,6 +80,8 @@ class Report:
     """Files that wait there."""
     reclaimed_ever: int = 0
     """Bytes that purges have freed since the ledger began."""
+    libvirt_asked: bool = True
+    """Whether this host has a libvirt to ask."""
     libvirt_failure: str | None = None
     """Why libvirt did not list all domains, if it did not."""
     shared: str | None = None
@@ -117,6 +119,13 @@ class Report:
     def removable(self) -> int:
         """Bytes that may go, or went, by this judgement."""
         return sum(row.bytes for row in self.rows if row.verdict is Verdict.REMOVE and row.entry is None)
+
+    @property
+    def reclaimable(self) -> int:
+        """Of these, the bytes that are still there after what the pass did."""
+        gone = (Action.QUARANTINED, Action.PURGED)
+        going = (row for row in self.cached if row.verdict is Verdict.REMOVE and row.action not in gone)
+        return sum(row.bytes for row in going)
 
     @property
     def cached(self) -> tuple[Row, ...]:

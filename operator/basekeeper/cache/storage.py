@@ -142,3 +142,25 @@ def file_system_type(mounts: bytes, path: bytes) -> str:
         if (path == point or path.startswith(point + b"/")) and len(point) >= best[0]:
             best = len(point), right.split(b" ")[0].decode("ascii", "replace")
     return best[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How full the file system of the cache is."""
+
+    type: str
+    """As the kernel calls it; empty where that is not known."""
+    size: int
+    available: int
+    """Bytes that an ordinary user may still write."""
+
+
+def capacity(host: Host) -> Capacity | None:
+    """The file system that the cache lies on; None when it cannot be asked."""
+    try:
+        found = os.statvfs(host.base)
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return None
+    kind = file_system_type(mounts, os.path.realpath(bytes(host.base)))
+    return Capacity(kind, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)

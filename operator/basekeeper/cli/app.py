@@ -11,6 +11,8 @@ from basekeeper import __version__
 
 from . import hold, interrupts, quarantine, streams
 from .adopt import adopt
+from .agent import agent
+from .controller import controller
 from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
 from .import_nova_conf import import_nova_conf
@@ -50,6 +52,8 @@ app.command()(explain)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(hold.app, name="hold")
 app.command()(adopt)
+app.command()(agent)
+app.command()(controller)
 app.command("import-nova-conf")(import_nova_conf)
 
 

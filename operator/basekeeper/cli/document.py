@@ -10,9 +10,10 @@ import yaml
 from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
+from basekeeper.resources.quantities import timestamp
 
 from . import streams
-from .options import Output, timestamp
+from .options import Output
 
 API_VERSION = "basekeeper.io/v1alpha1"
 

@@ -15,6 +15,7 @@ from basekeeper.cache.plan import unknown_about
 from basekeeper.cache.report import Acts, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
+from basekeeper.resources.quantities import format_size, timestamp
 
 from . import document, tables
 from . import options as o
@@ -125,13 +126,13 @@ def _evidence(look: Look, row: Row) -> tuple[str, ...]:
     if file is not None and file.inode in usage.qemu_locks:
         lines.append("a running qemu holds its image lock on it")
     if file is not None and row.entry is None:
-        lines.append(f"time stamp {o.timestamp(file.mtime)} (nova's last touch, not a change of content)")
+        lines.append(f"time stamp {timestamp(file.mtime)} (nova's last touch, not a change of content)")
     if (used := memory.last_used.get(name.raw)) is not None:
-        lines.append(f"last seen in use {o.timestamp(used)}")
+        lines.append(f"last seen in use {timestamp(used)}")
     if memory.ages_since is not None:
-        lines.append(f"no age counts from before {o.timestamp(memory.ages_since)}")
+        lines.append(f"no age counts from before {timestamp(memory.ages_since)}")
     if (pin := memory.pins.get(name.raw)) is not None:
-        lines.append(f"pinned by hand until {o.timestamp(pin)}")
+        lines.append(f"pinned by hand until {timestamp(pin)}")
     lines += [f"unknown: {item.message}" for item in unknown_about(name, usage.unknown)]
     if not row.users and row.verdict is not Verdict.FOREIGN and not unknown_about(name, usage.unknown):
         lines.append("no disk, snapshot, domain or qemu lock names it, and all of them could be asked")
@@ -150,11 +151,11 @@ def _document(item: _Explained) -> dict[str, Any]:
 def _print(item: _Explained) -> None:
     out, row = tables.console(), item.row
     place = " in the quarantine" if row.entry else ""
-    out.print(Text.assemble((row.name, "bold"), f"  {row.kind.value}{place}, {tables.size(row.bytes)}"))
+    out.print(Text.assemble((row.name, "bold"), f"  {row.kind.value}{place}, {format_size(row.bytes)}"))
     out.print(Text.assemble("  ", (f"{row.verdict.value}: {row.reason.value}", "bold"), f"  {MEANING[row.reason]}"))
     out.print(Text(f"  why       {row.message}"))
     for at, line in enumerate(item.evidence):
         out.print(Text(f"  {'evidence' if at == 0 else '        '}  {line}"))
     if row.removable_at is not None:
-        out.print(Text(f"  may go    {o.timestamp(row.removable_at)}"))
+        out.print(Text(f"  may go    {timestamp(row.removable_at)}"))
     out.print(Text(f"  next      {WHAT_NEXT[row.reason]}"))

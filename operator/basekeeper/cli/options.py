@@ -7,7 +7,6 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,7 +84,7 @@ LibvirtTimeout = Annotated[
 ]
 NovaHost = Annotated[
     str | None,
-    typer.Option("--nova-host", metavar="NAME", help="nova's `host` for this machine.  [default: the host name]"),
+    typer.Option("--nova-host", metavar="NAME", help="nova's `host` for this machine.  [default: the node's name]"),
 ]
 SpawnGrace = Annotated[
     str,
@@ -131,23 +130,38 @@ def on_host(command: Callable[..., None]) -> Callable[..., None]:
 
     typer reads signatures, so the wrapper shows it the command's own parameters followed by the shared ones.
     """
+    return _with(command, _SHARED)
+
+
+def as_program(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a program that takes its policy from the cluster the shared options but that one; it takes `host`.
+
+    A program that runs for ever is started before a mount is there, and must say so instead of ending.
+    """
+    offered = {name: item for name, item in _SHARED.items() if name != "policy_file"}
+    return _with(command, offered, must_exist=False)
+
+
+def _with(
+    command: Callable[..., None], offered: dict[str, tuple[Any, Any]], *, must_exist: bool = True
+) -> Callable[..., None]:
     wanted = inspect.signature(command).parameters
     own = [item for item in wanted.values() if item.name not in ("host", "policy")]
     shared = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=declared)
-        for name, (declared, default) in _SHARED.items()
+        for name, (declared, default) in offered.items()
     ]
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
-        where = {name: given.pop(name) for name in _SHARED}
+        where = {name: given.pop(name) for name in offered}
         for name, (option, what) in _NEVER_EMPTY.items():
-            if where[name] == "":
+            if where.get(name) == "":
                 raise UsageError(f"{option} is empty; give {what}")
-        policy = _policy(where.pop("policy_file"))
+        policy = _policy(where.pop("policy_file", None))
         if "policy" in wanted:
             given["policy"] = policy
-        command(host=_host(**where), **given)
+        command(host=_host(**where, must_exist=must_exist), **given)
 
     wrapper.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     wrapper.__annotations__ = {item.name: item.annotation for item in [*own, *shared]}
@@ -163,9 +177,11 @@ def _host(
     libvirt_timeout: str,
     nova_host: str | None,
     spawn_grace: str,
+    *,
+    must_exist: bool,
 ) -> Host:
     """The engine's view of this host. Raises UsageError."""
-    instances = _instances(instances_path)
+    instances = _instances(instances_path) if must_exist else _path("--instances-path", instances_path)
     return Host(
         node=socket.gethostname(),
         instances=instances,
@@ -227,9 +243,3 @@ def duration(option: str, text: str) -> float:
 def output(chosen: Output | None) -> Output:
     """The chosen form, or what fits where standard output goes."""
     return chosen or (Output.TABLE if sys.stdout.isatty() else Output.JSON)
-
-
-def timestamp(seconds: float) -> str:
-    """Unix seconds as Kubernetes writes times; out of range: the nearest that can be written."""
-    bounded = min(max(seconds, 0.0), 253402300799.0)
-    return datetime.fromtimestamp(bounded, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

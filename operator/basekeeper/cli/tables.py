@@ -12,9 +12,9 @@ from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.verdicts import Verdict
+from basekeeper.resources.quantities import format_size, timestamp
 
 from . import streams
-from .options import timestamp
 
 _STYLE = {Verdict.KEEP: "green", Verdict.REMOVE: "red", Verdict.HOLD: "yellow", Verdict.FOREIGN: "dim"}
 _OUTCOME = {
@@ -62,7 +62,7 @@ def print_entries(entries: Sequence[QuarantineEntry]) -> None:
         table.add_row(
             escape(str(entry.name)),
             entry.name.kind.value,
-            size(entry.reclaimable),
+            format_size(entry.reclaimable),
             timestamp(entry.removed_at),
             timestamp(entry.due_at),
             escape(entry.reason),
@@ -78,16 +78,6 @@ def print_holds(holds: Sequence[Hold]) -> None:
         out.print("nothing is held")
     for hold in holds:
         out.print(Text.assemble((f"{hold.reason.value}  ", "yellow"), _at(hold.path), hold.message))
-
-
-def size(count: int) -> str:
-    """Bytes as people read them."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable: the last unit always returns")
 
 
 def span(seconds: float | None) -> str:
@@ -110,7 +100,7 @@ def _files(rows: Sequence[Row]) -> Table:
             Text(row.verdict.value + done, style=_STYLE[row.verdict]),
             row.reason.value,
             span(row.age),
-            size(row.bytes),
+            format_size(row.bytes),
             Text(row.error or _when(row)),
         )
     return table
@@ -131,12 +121,12 @@ def _short(name: str) -> str:
 
 def _sum(report: Report) -> str:
     parts = [
-        f"{len(report.cached)} files, {size(sum(row.bytes for row in report.cached))}",
-        f"{size(report.removable)} removable",
-        f"{size(report.quarantined)} in quarantine",
+        f"{len(report.cached)} files, {format_size(sum(row.bytes for row in report.cached))}",
+        f"{format_size(report.removable)} removable",
+        f"{format_size(report.quarantined)} in quarantine",
     ]
     if report.reclaimed:
-        parts.append(f"{size(report.reclaimed)} reclaimed")
+        parts.append(f"{format_size(report.reclaimed)} reclaimed")
     return f"[bold]{report.outcome.value}[/]: {_OUTCOME[report.outcome]}; " + ", ".join(parts)
 
 

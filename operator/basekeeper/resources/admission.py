@@ -7,7 +7,7 @@ server to (`fieldValidation`). For a misspelt `nodeSelector` or `pinnedImages` p
 from typing import Any
 
 from . import crd
-from .crd import GROUP, POLICIES, VERSION
+from .kinds import GROUP, POLICIES, VERSION
 
 NAME = f"{POLICIES}.{GROUP}"
 

@@ -16,11 +16,8 @@ from pydantic import BaseModel
 
 from . import image_cache_policy, node_image_cache
 from .image_cache_policy import API_VERSION, ImageCachePolicy, PolicySpec, PolicyStatus
+from .kinds import GROUP, NODES, POLICIES, VERSION
 from .node_image_cache import NodeSpec, NodeStatus
-
-GROUP, VERSION = API_VERSION.split("/")
-POLICIES = "imagecachepolicies"
-NODES = "nodeimagecaches"
 
 _KEPT = (
     *("type", "description", "format", "pattern", "enum", "default", "required", "nullable"),
@@ -37,7 +34,7 @@ _POSITIVE = {
 
 def policies() -> dict[str, Any]:
     """The definition of `ImageCachePolicy`."""
-    spec = _structural(PolicySpec, defaults=True, rules=True, keep_unknown=True)
+    spec = _structural(PolicySpec, by_people=True)
     return _definition(
         kind=image_cache_policy.KIND,
         plural=POLICIES,
@@ -154,23 +151,27 @@ def _condition(kind: str, what: str = "status") -> str:
     return f'.status.conditions[?(@.type=="{kind}")].{what}'
 
 
-def _structural(
-    model: type[BaseModel], *, defaults: bool = False, rules: bool = False, keep_unknown: bool = False
-) -> dict[str, Any]:
-    """The structural schema of a model; defaults and rules only where people write the object."""
+def _structural(model: type[BaseModel], *, by_people: bool = False) -> dict[str, Any]:
+    """The structural schema of a model.
+
+    Defaults, rules and unknown fields are for what people write. What a program of ours writes has one writer, so
+    that its mappings are owned as a whole: the server keeps a list of owners of every field otherwise.
+    """
     schema = model.model_json_schema(by_alias=True)
-    dropped = {name for name, wanted in (("default", defaults), ("x-kubernetes-validations", rules)) if not wanted}
-    return _Structure(schema.get("$defs", {}), dropped, keep_unknown).of(schema)
+    structure = _Structure(schema.get("$defs", {}), by_people)
+    made = structure.of(schema)
+    made.pop("x-kubernetes-map-type", None)  # spec and status themselves are merged: that is how ownership is told
+    return made
 
 
 class _Structure:
     """Turns one JSON schema into a structural one."""
 
-    def __init__(self, shared: Mapping[str, Any], dropped: set[str], keep_unknown: bool) -> None:
+    def __init__(self, shared: Mapping[str, Any], by_people: bool) -> None:
         self._shared = shared
+        self._by_people = by_people
+        dropped = () if by_people else ("default", "nullable", "x-kubernetes-validations")
         self._kept = [name for name in _KEPT if name not in dropped]
-        self._keep_unknown = keep_unknown
-        self._rules = "x-kubernetes-validations" in self._kept
 
     def of(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         """The structural form of `schema`."""
@@ -192,7 +193,7 @@ class _Structure:
 
     def _int_or_string(self, made: dict[str, Any]) -> dict[str, Any]:
         made["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-        if self._rules and "x-kubernetes-validations" not in made:
+        if self._by_people and "x-kubernetes-validations" not in made:
             made["x-kubernetes-validations"] = [_POSITIVE]
         return made
 
@@ -210,13 +211,16 @@ class _Structure:
             (values,) = schema.get("patternProperties", {"": schema.get("additionalProperties")}).values()
             made["additionalProperties"] = self.of(values)
             made.pop("default", None)
-            return made
+            return self._owned(made)
         made["properties"] = {name: self.of(field) for name, field in schema["properties"].items()}
         if "default" in made:
             made["default"] = {}  # the server fills in what the fields' own defaults say
-        if self._keep_unknown:
+        if self._by_people:
             made["x-kubernetes-preserve-unknown-fields"] = True
-        return made
+        return self._owned(made)
+
+    def _owned(self, made: dict[str, Any]) -> dict[str, Any]:
+        return made if self._by_people else {**made, "x-kubernetes-map-type": "atomic"}
 
 
 def _text(docstring: str | None) -> str:

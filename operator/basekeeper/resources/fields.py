@@ -6,7 +6,7 @@ nothing after it would silently select every node.
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -121,6 +121,11 @@ Timestamp = Annotated[
 """A moment, written as RFC 3339 does."""
 
 
+def moment(seconds: float) -> datetime:
+    """Unix seconds as a moment, to the second."""
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
 def _refuse_null(value: object) -> object:
     if value is None:
         raise ValueError("expected a value, got nothing; give it one or remove the line")
@@ -139,8 +144,8 @@ Omittable = Annotated[T | None, BeforeValidator(_refuse_null)]
 
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """How many there are."""
-Bytes = Annotated[int, Field(ge=0, le=MAX_SIZE, json_schema_extra={"format": "int64"})]
-"""A number of bytes, as status tells it."""
+Bytes = Annotated[int, Field(ge=0, le=2**60, json_schema_extra={"format": "int64"})]
+"""A number of bytes, as status tells it; the bound is one that the API server can hold exactly."""
 NodeName = Annotated[str, Field(min_length=1, max_length=253)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]

@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from . import admission, crd
+from .kinds import GROUP, NODES, POLICIES
 
 _HEADER = "# Made by `make generate` from operator/basekeeper/resources; change it there.\n"
 
@@ -12,8 +13,8 @@ _HEADER = "# Made by `make generate` from operator/basekeeper/resources; change 
 def manifests() -> dict[str, str]:
     """Each file of the checkout that is made, by its path from the top."""
     return {
-        f"deploy/crds/{crd.GROUP}_{crd.POLICIES}.yaml": _yaml(crd.policies()),
-        f"deploy/crds/{crd.GROUP}_{crd.NODES}.yaml": _yaml(crd.nodes()),
+        f"deploy/crds/{GROUP}_{POLICIES}.yaml": _yaml(crd.policies()),
+        f"deploy/crds/{GROUP}_{NODES}.yaml": _yaml(crd.nodes()),
         "deploy/admission/imagecachepolicies.yaml": _yaml(*admission.unknown_fields()),
     }
 

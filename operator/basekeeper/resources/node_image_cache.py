@@ -5,7 +5,6 @@ a tenant, an instance or an image, because every agent may read every node's obj
 instances path.
 """
 
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -16,7 +15,7 @@ from basekeeper.cache.settings import Mode
 from basekeeper.cache.verdicts import Reason, Verdict
 
 from .conditions import Condition
-from .fields import Bytes, Count, ObjectName, Omittable, Strict, Timestamp, omitted
+from .fields import Bytes, Count, ImageId, ObjectName, Omittable, Strict, Timestamp, omitted
 from .node_settings import NodeSettings
 
 KIND = "NodeImageCache"
@@ -34,14 +33,16 @@ class Origin(Strict):
     uid: Annotated[str, Field(max_length=64)]
     """Its uid."""
     generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
-    """The generation of it that all of these settings come from."""
+    """Its generation; with `rollout.waiting` not all of its settings are here yet."""
 
 
 class NodeRollout(Strict):
     """Where the node stands in the rollout of its policy."""
 
     moved_at: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
-    """When a wave brought these settings, where they made the node more aggressive."""
+    """When a wave last made the node more aggressive."""
+    generation: Annotated[Omittable[Annotated[int, Field(ge=0)]], Field(json_schema_extra=omitted)] = None
+    """The policy's generation that it did that with."""
     waiting: bool = False
     """Whether the policy has newer settings, of which only what makes the node safer is in here yet."""
 
@@ -51,6 +52,8 @@ class NodeSpec(NodeSettings):
 
     mode: Annotated[Omittable[Annotated[Mode, Field(strict=False)]], Field(json_schema_extra=omitted)] = None  # type: ignore[assignment]
     """Audit decides and reports, and removes nothing; Enforce removes. Absent: no policy selects the node."""
+    pinned_images: Annotated[tuple[ImageId, ...], Field(strict=False, max_length=512)] = ()
+    """UUIDs of images whose bases are never removed; while a rollout waits, those of the settings before as well."""
     policy: Annotated[Omittable[Origin], Field(json_schema_extra=omitted)] = None
     """The policy that the settings come from. Absent: no policy selects the node."""
     rollout: Annotated[Omittable[NodeRollout], Field(json_schema_extra=omitted)] = None
@@ -190,8 +193,3 @@ class NodeStatus(Strict):
     """Files of the cache, the notable first, at most 32; `basekeeper plan` in the agent's pod shows all."""
     files_truncated: bool = False
     """Whether there are more files than entries."""
-
-
-def moved_at(spec: NodeSpec) -> datetime | None:
-    """When a wave last moved the node, if one did."""
-    return None if spec.rollout is None else spec.rollout.moved_at

@@ -1,0 +1,124 @@
+"""Events on the Node object, where `kubectl describe node` shows them: few, and only what an operator should notice.
+
+At most one of each kind a pass. A hold is told when it begins or changes its reason, not at every pass; holds that
+end by themselves (a limit, a starting instance) and those that somebody ordered are not told at all.
+"""
+
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from basekeeper.cache.acts import Action
+from basekeeper.cache.report import Report
+from basekeeper.cache.verdicts import Reason
+from basekeeper.cluster.api import Api, ApiError
+from basekeeper.cluster.kinds import EVENTS
+from basekeeper.resources.conditions import NodeCondition, Status
+from basekeeper.resources.quantities import format_size
+
+_log = logging.getLogger(__name__)
+COMPONENT = "basekeeper-agent"
+_QUIET = frozenset({Reason.LIMIT_REACHED, Reason.SPAWN_IN_PROGRESS, Reason.SUSPENDED, Reason.DRAINING})
+
+
+class EventReason(StrEnum):
+    """What events are about; docs/cluster.md lists them."""
+
+    REMOVED = "BaseImagesRemoved"
+    RESTORED = "BaseImagesRestored"
+    HELD = "RemovalHeld"
+    BREAKER_OPENED = "BreakerOpened"
+    BREAKER_CLOSED = "BreakerClosed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event."""
+
+    reason: EventReason
+    message: str
+    warning: bool = False
+
+
+def of_pass(report: Report, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
+    """What to tell of a pass, from its report and the status before and after it."""
+    said = [*_acts(report)]
+    held = _condition(after, NodeCondition.HOLDING)
+    if held.get("status") == Status.TRUE and held.get("reason") not in _QUIET:
+        known = _condition(before, NodeCondition.HOLDING)
+        anomaly = _condition(after, NodeCondition.BREAKER_CLOSED).get("status") == Status.FALSE
+        if not anomaly and (known.get("status"), known.get("reason")) != (Status.TRUE, held["reason"]):
+            said.append(Event(EventReason.HELD, f"{held['reason']}: {held['message']}", warning=True))
+    return said + _breaker(before, after)
+
+
+def _acts(report: Report) -> list[Event]:
+    # With `retention: 0s` a file is purged in the pass that removes it, and has a row of the cache then.
+    gone = [row for row in report.cached if row.action in (Action.QUARANTINED, Action.PURGED)]
+    back = [row for row in report.rows if row.action is Action.RESTORED]
+    said = []
+    if gone:
+        size = format_size(sum(row.bytes for row in gone))
+        said.append(Event(EventReason.REMOVED, f"removed {_files(len(gone))}, {size}, that nothing needed"))
+    if back:
+        wrongly = [row for row in back if row.reason is not Reason.DRAINING]
+        names = ", ".join(row.name for row in (wrongly or back)[:3])
+        why = "that something needs" if wrongly else "to empty the quarantine"
+        said.append(Event(EventReason.RESTORED, f"put back {_files(len(back))} {why}: {names}", warning=bool(wrongly)))
+    return said
+
+
+def _breaker(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
+    was, now = (_condition(status, NodeCondition.BREAKER_CLOSED) for status in (before, after))
+    if now.get("status") == Status.FALSE and was.get("status") != Status.FALSE:
+        return [Event(EventReason.BREAKER_OPENED, f"{now['reason']}: {now['message']}", warning=True)]
+    if now.get("status") == Status.TRUE and was.get("status") == Status.FALSE:
+        return [Event(EventReason.BREAKER_CLOSED, f"{was['reason']} is over; removals go on")]
+    return []
+
+
+def _files(count: int) -> str:
+    return "1 base image" if count == 1 else f"{count} base images"
+
+
+def _condition(status: Mapping[str, Any], kind: NodeCondition) -> Mapping[str, Any]:
+    return next((item for item in status.get("conditions", ()) if item.get("type") == kind), {})
+
+
+def post(api: Api, node: str, owner: Mapping[str, Any] | None, events: list[Event]) -> None:
+    """Write events about a node; one that cannot be written is logged and lost.
+
+    `owner` is the owner reference of the node's object, which has the Node's uid.
+    """
+    for event in events:
+        now = datetime.now(UTC)
+        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        content = {
+            "metadata": {"name": f"{node}.{uuid4().hex[:16]}", "namespace": EVENTS.namespace},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "name": node,
+                "uid": (owner or {}).get("uid", node),
+            },
+            "reason": event.reason.value,
+            "message": event.message[:1024],
+            "type": "Warning" if event.warning else "Normal",
+            "action": event.reason.value,
+            "count": 1,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "source": {"component": COMPONENT, "host": node},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": socket.gethostname(),
+        }
+        try:
+            api.create(EVENTS, content)
+        except ApiError as error:
+            _log.warning("an event could not be written: %s", error)

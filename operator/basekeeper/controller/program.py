@@ -1,0 +1,287 @@
+"""The controller: watches policies, nodes, agents' pods and nodes' objects, and writes what follows from them.
+
+One loop computes everything from the store, a moment after something changed and at least every half minute, and
+writes the difference: first what makes nodes safer, then what makes them more aggressive. Everything is listed anew
+whenever the watch has listed, which it does after each disconnection, and every hour: deletions that nobody saw.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from basekeeper.cluster import kinds
+from basekeeper.cluster.api import Api, ApiError, Resource
+from basekeeper.cluster.backoff import Backoff
+from basekeeper.cluster.connection import Connection
+from basekeeper.cluster.probes import Probes
+from basekeeper.cluster.watch import Subject, Watch
+from basekeeper.resources.image_cache_policy import NodeState
+from basekeeper.resources.kinds import GROUP
+from basekeeper.resources.node_image_cache import NodeSpec
+
+from . import rollup
+from .desired import Desired, Wanted, desired
+from .metrics import Metrics
+from .snapshots import NodeCache, Policy
+from .store import Kind, Store, World
+
+_log = logging.getLogger(__name__)
+FIELD_MANAGER = "basekeeper-controller"
+_WRITERS = 8
+_QUIET = 0.3
+"""Seconds after a change in which others that belong to it may come."""
+_SHARE = 20
+"""A reconcile is followed by a pause of so many times its length, so that it never takes more than that share."""
+_AT_LEAST_EVERY = 30.0
+_STATUS_EVERY = 30.0
+"""Seconds between two writes of one policy's status."""
+_LIST_EVERY = 3600.0
+_STUCK_AFTER = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the controller is started with."""
+
+    namespace: str
+    """Where the agents' pods are."""
+    agent_selector: str
+    """The labels of the agents' pods."""
+    listen: str
+
+
+class Controller:
+    """The controller."""
+
+    def __init__(self, setup: Setup, connection: Connection) -> None:
+        self._setup = setup
+        self._metrics = Metrics()
+        self._api = Api(connection, FIELD_MANAGER, self._metrics.count_request)
+        self._wake = threading.Condition()
+        self._dirty = True
+        self._list_at = time.monotonic()
+        self._stopping = threading.Event()
+        self._store = Store(self._changed)
+        self._listed = False
+        self._beat = time.monotonic()
+        self._written: dict[str, float] = {}
+        self._trouble: str | None = None
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="writer")
+        pods = kinds.pods(setup.namespace)
+        subjects = [
+            Subject(kinds.POLICIES, self._store.policies.heard),
+            Subject(kinds.NODE_CACHES, self._store.caches.heard),
+            Subject(kinds.NODES, self._store.nodes.heard),
+            Subject(pods, self._store.pods.heard, label_selector=setup.agent_selector),
+        ]
+        self._watch = Watch(connection, self._api, subjects, f"{GROUP}/unused", on_listed=self._list_soon)
+        self._metrics.watch_up.set_function(lambda: self._watch.up)
+        self._loop = threading.Thread(target=self._work, name="reconcile", daemon=True)
+        self._probes = Probes(setup.listen, self._wrong, self._not_ready, self._metrics.registry)
+
+    @property
+    def port(self) -> int:
+        """Where the probes listen."""
+        return self._probes.port
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set."""
+        _log.info("controller started", extra={"namespace": self._setup.namespace})
+        self._probes.start()
+        self._watch.start()
+        self._loop.start()
+        while not stop.wait(1.0) and self._loop.is_alive():
+            pass
+        _log.info("stopping")
+        self._stopping.set()
+        with self._wake:
+            self._wake.notify_all()
+        self._loop.join(_STATUS_EVERY)
+        self._watch.stop()
+        self._writers.shutdown(wait=False, cancel_futures=True)
+        self._probes.stop()
+
+    def _changed(self) -> None:
+        with self._wake:
+            self._dirty = True
+            self._wake.notify_all()
+
+    def _list_soon(self) -> None:
+        with self._wake:
+            self._list_at = time.monotonic()
+            self._wake.notify_all()
+
+    # --- the loop ----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        backoff = Backoff(1.0, 30.0)
+        while not self._stopping.is_set():
+            self._beat = began = time.monotonic()
+            try:
+                if began >= self._list_at:
+                    self._list()
+                if self._listed:
+                    self._reconcile()
+                self._trouble = None
+                backoff.reset()
+                pause = max(_QUIET, (time.monotonic() - began) * _SHARE)
+            except ApiError as error:
+                self._trouble = str(error)
+                pause = backoff.failed()
+                _log.warning("%s; trying again in %.0f s", error, pause)
+            self._stopping.wait(pause)
+            self._sleep()
+
+    def _sleep(self) -> None:
+        """Sleep until something changed, or it is time anyway."""
+        until = time.monotonic() + _AT_LEAST_EVERY
+        with self._wake:
+            while not self._stopping.is_set() and not self._dirty and self._trouble is None:
+                now = time.monotonic()
+                wait = min(until, self._list_at, *self._statuses_due(now)) - now
+                if wait <= 0:
+                    return
+                self._wake.wait(wait)
+
+    def _statuses_due(self, now: float) -> Iterator[float]:
+        """When statuses that were written lately may be written again: what came meanwhile waits for that."""
+        return (at + _STATUS_EVERY for at in self._written.values() if at + _STATUS_EVERY > now)
+
+    def _list(self) -> None:
+        """List everything anew. Raises ApiError."""
+        selector = {"labelSelector": self._setup.agent_selector}
+        self._list_kind(kinds.NODES, self._store.nodes)
+        self._list_kind(kinds.pods(self._setup.namespace), self._store.pods, **selector)
+        self._list_kind(kinds.NODE_CACHES, self._store.caches)
+        self._list_kind(kinds.POLICIES, self._store.policies)
+        self._listed = True
+        self._list_at = time.monotonic() + _LIST_EVERY
+        self._metrics.resync.set_to_current_time()
+
+    def _list_kind(self, resource: Resource, kind: Kind[Any], **selectors: str) -> None:
+        found: dict[str, Any] = {}
+        version = 0
+        for page in self._api.pages(resource, **selectors):
+            version = version or int(page["metadata"].get("resourceVersion") or 0)
+            read = (kind.read(item) for item in page.get("items") or ())
+            found |= {item.name: item for item in read if item is not None}
+        kind.listed(found, version)
+
+    def _reconcile(self) -> None:
+        """Compute everything, and write the difference. Raises ApiError once everything was tried."""
+        with self._wake:
+            self._dirty = False
+        with self._metrics.reconcile_seconds.time():
+            world = self._store.world()
+            aim = desired(world, time.time())
+            failures = self._write_nodes(world, aim)
+            failures += self._write_statuses()
+        if failures:
+            with self._wake:
+                self._dirty = True
+            raise failures[0]
+
+    def _write_nodes(self, world: World, aim: Desired) -> list[ApiError]:
+        """Bring the nodes' objects to what they should be: what is safer first."""
+        changed = [item for name, item in aim.wanted.items() if not _is_there(world.caches.get(name), item)]
+        safer = [item for item in changed if not item.more_aggressive]
+        bolder = [item for item in changed if item.more_aggressive]
+        gone = [world.caches[name] for name in aim.gone]
+        failures = self._all(self._write_node, safer)
+        failures += self._all(self._delete_node, gone)
+        if failures:
+            return failures  # what is safer has not reached everybody: nothing bolder goes out
+        return self._all(self._write_node, bolder)
+
+    def _all(self, write: Callable[[Any], None], items: Iterable[Any]) -> list[ApiError]:
+        futures = [self._writers.submit(write, item) for item in items if not self._stopping.is_set()]
+        failures = []
+        for future in futures:
+            self._beat = time.monotonic()
+            try:
+                future.result()
+            except ApiError as error:
+                failures.append(error)
+        return failures
+
+    def _write_node(self, wanted: Wanted) -> None:
+        node = wanted.node
+        owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}
+        content = {"metadata": {"ownerReferences": [owner]}, "spec": _told(wanted.spec)}
+        metadata = self._api.apply(kinds.NODE_CACHES, node.name, content)
+        told = {"mode": wanted.spec.mode, "policy": wanted.spec.policy.name if wanted.spec.policy else None}
+        _log.info("told %s", node.name, extra={**told, "waiting": wanted.waiting or None})
+        self._watch.expect_event()
+        before = self._store.caches.all().get(node.name)
+        made = self._store.caches.read({"metadata": metadata, "spec": content["spec"]})
+        if made is not None:
+            same = before is not None and before.uid == made.uid
+            self._store.caches.wrote(replace(made, said=before.said) if same and before is not None else made)
+
+    def _delete_node(self, cache: NodeCache) -> None:
+        self._api.delete(kinds.NODE_CACHES, cache.name, cache.uid)
+        _log.info("deleted the object of %s: its node is gone, or its agent for a day", cache.name)
+        self._store.caches.deleted(cache.name)
+
+    def _write_statuses(self) -> list[ApiError]:
+        """Write the policies' statuses that changed, each at most every half minute."""
+        now = time.monotonic()
+        world = self._store.world()
+        aim = desired(world, time.time())
+        wanted = rollup.statuses(world, aim, time.time())
+        self._count(wanted)
+        self._written = {name: at for name, at in self._written.items() if name in wanted and now - at < _STATUS_EVERY}
+        changed = [
+            (world.policies[name], status)
+            for name, status in wanted.items()
+            if name not in self._written and not rollup.unchanged(world.policies[name].status, status)
+        ]
+        return self._all(self._write_status, changed)
+
+    def _write_status(self, item: tuple[Policy, dict[str, Any]]) -> None:
+        policy, status = item
+        metadata = self._api.apply(kinds.POLICIES, policy.name, {"status": status}, subresource="status")
+        self._written[policy.name] = time.monotonic()
+        self._watch.expect_event()
+        version = int(metadata.get("resourceVersion") or 0)
+        if metadata.get("uid") == policy.uid and int(metadata.get("generation") or 0) == policy.generation:
+            self._store.policies.wrote(replace(policy, version=version, status=status))
+
+    def _count(self, statuses: dict[str, dict[str, Any]]) -> None:
+        counts: dict[str, int] = {}
+        for status in statuses.values():
+            for row in status["nodeStatuses"]:
+                counts[row["state"]] = counts.get(row["state"], 0) + 1
+        for state in NodeState:
+            self._metrics.nodes.labels(state.value).set(counts.get(state.value, 0))
+
+    # --- probes ------------------------------------------------------------------------------------------------
+
+    def _wrong(self) -> str | None:
+        if self._loop.ident is not None and not self._loop.is_alive() and not self._stopping.is_set():
+            return "the loop has ended"
+        silent = time.monotonic() - self._beat
+        return f"no sign of life from the loop for {silent:.0f} s" if silent > _STUCK_AFTER else None
+
+    def _not_ready(self) -> str | None:
+        if not self._listed:
+            return self._trouble or "nothing has been listed yet"
+        if not self._watch.up:
+            return "the watches are down"
+        return self._trouble
+
+
+def _is_there(cache: NodeCache | None, wanted: Wanted) -> bool:
+    """Whether a node's object is already what it should be."""
+    if cache is None or cache.spec is None or cache.owner != wanted.node.uid:
+        return False
+    return _told(cache.spec) == _told(wanted.spec)
+
+
+def _told(spec: NodeSpec) -> dict[str, Any]:
+    """A spec as the object has it."""
+    return {} if spec.policy is None else spec.model_dump(mode="json", by_alias=True, exclude_none=True)
