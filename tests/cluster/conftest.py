@@ -9,6 +9,7 @@ import pytest
 
 from lab.compute_node import LabError
 from lab.control_plane import ControlPlane
+from tests.cluster.fleet import install
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,3 +48,10 @@ def namespace(control_plane: ControlPlane) -> str:
         "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     )
     return name
+
+
+@pytest.fixture(scope="session")
+def installed(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane with everything of deploy/ that belongs into a cluster."""
+    install(control_plane)
+    return control_plane
