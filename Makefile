@@ -60,6 +60,10 @@ format: ## let ruff put the code in order
 bench: ## print figures beside what they are compared with
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
 
+.PHONY: generate
+generate: ## write what is made from the models: deploy/crds, deploy/admission/imagecachepolicies.yaml
+	$(BIN)/python scripts/generate
+
 .PHONY: lock
 lock: ## take the newest versions into requirements/
 	scripts/lock

@@ -139,9 +139,8 @@ class Fleet:
             if program.process is not None and program.process.poll() is None:
                 program.process.kill()
                 program.process.wait()
-        if error is not None:
-            for program in self.programs.values():
-                sys.stderr.write(f"--- {program.name}\n{program.said[-4000:]}\n")
+        for program in self.programs.values():
+            sys.stderr.write(f"--- {program.name}\n{program.said[-4000:]}\n")  # pytest shows it where a test failed
         self.cluster.heal()
         self.clear()
         self._stack.close()

@@ -47,7 +47,7 @@ def test_the_page_on_json_names_every_field_of_the_document() -> None:
 def test_every_command_of_the_readme_exists_and_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    blocks = "".join(re.findall(r"```\n(.*?)```", readme, re.DOTALL))
+    blocks = "".join(re.findall(r"^```\w*\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE))
     named = set(re.findall(r"^(?:\$ )?basekeeper ([a-z-]+)", blocks, re.MULTILINE))
     assert named == commands
 
