@@ -1,25 +1,26 @@
-"""The admission policy that refuses a field of an `ImageCachePolicy` that this release does not know, by its name.
+"""The admission policy that refuses, by name, what an `ImageCachePolicy`'s schema could only drop in silence.
+
+That is fields which this release does not know, fields without a value, and keys that are none of a label.
 
 A custom resource's schema can prune unknown fields or keep them, but not refuse them, and only some clients ask the
-server to (`fieldValidation`). For a misspelt `nodeSelector` or `pinnedImages` pruning would be the worst answer.
+server to (`fieldValidation`). For a misspelt `nodeSelector` or `pinnedImages` pruning would be the worst answer, and
+so it would be for `node:` with nothing after it.
 """
 
 from typing import Any
 
 from . import crd
+from .fields import LABEL_KEY_PATTERN
 from .kinds import GROUP, POLICIES, VERSION
 
 NAME = f"{POLICIES}.{GROUP}"
+_SPEC = "variables.spec"
+_LABELS = f"{_SPEC}.nodeSelector.matchLabels"
 
 
 def unknown_fields() -> tuple[dict[str, Any], dict[str, Any]]:
-    """A ValidatingAdmissionPolicy and its binding."""
+    """The ValidatingAdmissionPolicy and its binding."""
     schema = crd.policies()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    rules = _rules(schema, "spec", "object.spec", "true")
-    null = {
-        "expression": "!('nodeSelector' in object.spec) || object.spec.nodeSelector != null",
-        "message": "spec.nodeSelector: expected a value, got nothing; give it one or remove the line",
-    }
     policy = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -36,7 +37,10 @@ def unknown_fields() -> tuple[dict[str, Any], dict[str, Any]]:
                     }
                 ]
             },
-            "validations": [null, *rules],
+            # As a value of any type: by the type that the schema gives it no field could be unknown, and the server
+            # would write warnings about that into this policy's status.
+            "variables": [{"name": "spec", "expression": "dyn(object.spec)"}],
+            "validations": _rules(schema, "spec", _SPEC, ()),
         },
     }
     binding = {
@@ -48,31 +52,57 @@ def unknown_fields() -> tuple[dict[str, Any], dict[str, Any]]:
     return policy, binding
 
 
-def _rules(schema: dict[str, Any], field: str, where: str, there: str) -> list[dict[str, Any]]:
-    """A rule for the object at `where`, if it `there` is, and for every object in it."""
-    properties: dict[str, Any] = schema["properties"]
-    known = "[" + ", ".join(f"'{name}'" for name in properties) + "]"
-    strange = f"{where}.filter(field, !(field in {known}))"
-    guard = "" if there == "true" else f"!({there}) || "
-    rules = [
-        {
-            "expression": f"{guard}{strange}.size() == 0",
-            "messageExpression": f"'{field}.' + {strange}[0] + ': unknown field; correct its name or remove it'",
-            "message": f"{field}: has an unknown field",
-        }
-    ]
-    for name, part in properties.items():
-        inner, inside = f"{where}.{name}", f"has({where}.{name})"
-        present = inside if there == "true" else f"{there} && {inside}"
-        if "properties" in part:
-            rules += _rules(part, f"{field}.{name}", inner, present)
+def _rules(schema: dict[str, Any], field: str, where: str, there: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rules for the object at `where`, if all of `there` hold, and for every object in it."""
+    rules = []
+    if "properties" in schema:
+        known = _names(schema)
+        rules.append(_none(field, where, there, f"!(field in {known})", "unknown field; correct its name or remove it"))
+    rules.append(
+        _none(field, where, there, f"{where}[field] == null", "expected a value, got nothing; give it one or remove it")
+    )
+    if where == _LABELS:
+        strange = f"!field.matches('{LABEL_KEY_PATTERN}')"
+        rules.append(_none(field, where, there, strange, "expected the key of a label"))
+    for name, part in schema.get("properties", {}).items():
+        inner = f"{where}.{name}"
+        # `has` is true of a null as well, whose rule has failed by then: it must not fail this one, too.
+        inside = (*there, f"has({inner})", f"{inner} != null")
+        if part.get("type") == "object":
+            rules += _rules(part, f"{field}.{name}", inner, inside)
         elif "properties" in part.get("items", {}):
-            names = "[" + ", ".join(f"'{key}'" for key in part["items"]["properties"]) + "]"
-            rules.append(
-                {
-                    "expression": f"!({present}) || {inner}.all(row, row.all(field, field in {names}))",
-                    "message": f"{field}.{name}: an entry has an unknown field; known are "
-                    f"{', '.join(part['items']['properties'])}",
-                }
-            )
+            rules += _of_entries(part["items"], f"{field}.{name}", inner, inside)
     return rules
+
+
+def _none(field: str, where: str, there: tuple[str, ...], wrong: str, sentence: str) -> dict[str, Any]:
+    """No field of the object at `where` is `wrong`; one that is, is named."""
+    found = f"{where}.filter(field, {wrong})"
+    return {
+        "expression": f"{_unless(there)}{found}.size() == 0",
+        "messageExpression": f"'{field}.' + {found}[0] + ': {sentence}'",
+        "message": f"{field}: a field of it: {sentence}",
+    }
+
+
+def _of_entries(schema: dict[str, Any], field: str, where: str, there: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rules for each entry of the list at `where`."""
+    names = ", ".join(schema["properties"])
+    return [
+        {
+            "expression": f"{_unless(there)}{where}.all(row, row.all(field, field in {_names(schema)}))",
+            "message": f"{field}: an entry has an unknown field; known are {names}",
+        },
+        {
+            "expression": f"{_unless(there)}{where}.all(row, row.all(field, row[field] != null))",
+            "message": f"{field}: a field of an entry: expected a value, got nothing; give it one or remove it",
+        },
+    ]
+
+
+def _unless(there: tuple[str, ...]) -> str:
+    return f"!({' && '.join(there)}) || " if there else ""
+
+
+def _names(schema: dict[str, Any]) -> str:
+    return "[" + ", ".join(f"'{name}'" for name in schema["properties"]) + "]"

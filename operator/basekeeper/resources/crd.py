@@ -5,7 +5,8 @@ place, titles and everything else that it does not allow goes. `scripts/generate
 `deploy/crds/`, and a test keeps both equal.
 
 Unknown fields of a policy are kept, not pruned: a pruned `nodeSelectr` would select every node and a pruned
-`pinnedImage` would pin nothing. The admission policy of `admission` refuses them by name, and where that is not
+`pinnedImage` would pin nothing. So is a `null`, as an empty variable of a template leaves it: pruned, a label with no
+value would make a selector wider. The admission policy of `admission` refuses both by name, and where that is not
 installed the controller does not accept the policy.
 """
 
@@ -20,15 +21,16 @@ from .kinds import GROUP, NODES, POLICIES, VERSION
 from .node_image_cache import NodeSpec, NodeStatus
 
 _KEPT = (
-    *("type", "description", "format", "pattern", "enum", "default", "required", "nullable"),
+    *("type", "description", "format", "pattern", "enum", "default", "required"),
     *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties"),
     *("x-kubernetes-int-or-string", "x-kubernetes-validations"),
 )
 """What a structural schema may say and ours do. `propertyNames`, which it may not say, is left to the models."""
 
 _POSITIVE = {
-    "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
-    "message": "expected a size above 0 such as 10Gi",
+    "rule": "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1')) >= 0"
+    " && quantity(string(self)).isLessThan(quantity('8Ei'))",
+    "message": "expected a size above 0 and below 8Ei such as 10Gi",
 }
 
 
@@ -69,7 +71,8 @@ def nodes() -> dict[str, Any]:
         plural=NODES,
         short="nic",
         description="What one node is told about its cache of base images, and what it tells. Made by basekeeper.",
-        spec=_structural(NodeSpec),
+        # Owned as a whole: of a spec that loses its last field the server would otherwise make null, and refuse it.
+        spec={**_structural(NodeSpec), "x-kubernetes-map-type": "atomic"},
         status=_structural(NodeStatus),
         columns=(
             _column("Policy", ".spec.policy.name", "The policy that the node follows."),
@@ -170,7 +173,7 @@ class _Structure:
     def __init__(self, shared: Mapping[str, Any], by_people: bool) -> None:
         self._shared = shared
         self._by_people = by_people
-        dropped = () if by_people else ("default", "nullable", "x-kubernetes-validations")
+        dropped = () if by_people else ("default", "x-kubernetes-validations")
         self._kept = [name for name in _KEPT if name not in dropped]
 
     def of(self, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,15 +212,23 @@ class _Structure:
         if "properties" not in schema:
             # Keys with a pattern come as `patternProperties`, which a structural schema cannot say.
             (values,) = schema.get("patternProperties", {"": schema.get("additionalProperties")}).values()
-            made["additionalProperties"] = self.of(values)
+            made["additionalProperties"] = self._given(self.of(values))
             made.pop("default", None)
             return self._owned(made)
-        made["properties"] = {name: self.of(field) for name, field in schema["properties"].items()}
+        required = schema.get("required", ())
+        made["properties"] = {
+            name: self.of(field) if name in required else self._given(self.of(field))
+            for name, field in schema["properties"].items()
+        }
         if "default" in made:
             made["default"] = {}  # the server fills in what the fields' own defaults say
         if self._by_people:
             made["x-kubernetes-preserve-unknown-fields"] = True
         return self._owned(made)
+
+    def _given(self, made: dict[str, Any]) -> dict[str, Any]:
+        """What people may leave out: its `null` is kept, to be refused."""
+        return {**made, "nullable": True} if self._by_people else made
 
     def _owned(self, made: dict[str, Any]) -> dict[str, Any]:
         return made if self._by_people else {**made, "x-kubernetes-map-type": "atomic"}

@@ -1,8 +1,8 @@
 """The kinds of value that fields of the custom resources hold, beyond what YAML has.
 
 Each reads what YAML gives it, says in one line what it expected, and knows how the custom resource
-definition describes it. `null` is refused everywhere: the API server prunes it, so that `nodeSelector:` with
-nothing after it would silently select every node.
+definition describes it. `null` is refused everywhere: left to itself the API server prunes it, so that
+`nodeSelector:` with nothing after it would silently select every node.
 """
 
 import re
@@ -60,10 +60,9 @@ def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
 
 def duration_default(seconds: float, *, least: str | None = None) -> Any:
     """Give a Duration field a default, which its schema shows as people write it, and the cluster's floor."""
-    schema: dict[str, Any] = {"default": format_duration(seconds)}
-    if least is not None:
-        schema |= cel((f"duration(self) >= duration('{least}')", f"expected a duration of at least {least}"))
-    return Field(default=seconds, json_schema_extra=schema)
+    least = least or "0s"  # the rule also refuses, by its own reading, what is longer than Go can count
+    rule = (f"duration(self) >= duration('{least}')", f"expected a duration from {least} to 2562047h")
+    return Field(default=seconds, json_schema_extra={"default": format_duration(seconds), **cel(rule)})
 
 
 def _read_size(value: object) -> int:
@@ -80,6 +79,7 @@ Size = Annotated[
         {
             "anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_SIZE}, {"type": "string"}],
             "pattern": SIZE_PATTERN,
+            "maxLength": 64,
             "x-kubernetes-int-or-string": True,
         }
     ),
@@ -99,7 +99,10 @@ def _read_uuid(value: object) -> str:
 ImageId = Annotated[str, BeforeValidator(_read_uuid), WithJsonSchema({"type": "string", "pattern": UUID_PATTERN})]
 """A glance image's id. Kept as written: nova names the base after the hash of exactly this text."""
 
-TIMESTAMP_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+TIMESTAMP_PATTERN = (
+    r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+"""RFC 3339 as far as both we and the API server's `date-time` read it."""
 _TIMESTAMP = re.compile(TIMESTAMP_PATTERN)
 
 
@@ -116,7 +119,7 @@ Timestamp = Annotated[
     datetime,
     BeforeValidator(_read_timestamp),
     PlainSerializer(lambda value: value.isoformat().replace("+00:00", "Z"), return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 40}),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": TIMESTAMP_PATTERN, "maxLength": 40}),
 ]
 """A moment, written as RFC 3339 does."""
 
@@ -148,16 +151,21 @@ Bytes = Annotated[int, Field(ge=0, le=2**60, json_schema_extra={"format": "int64
 """A number of bytes, as status tells it; the bound is one that the API server can hold exactly."""
 NodeName = Annotated[str, Field(min_length=1, max_length=253)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
-PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+PathText = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, json_schema_extra={"pattern": r"^[^\x00]*$"}),
+    AfterValidator(_no_nul),
+]
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-LabelKey = Annotated[str, Field(max_length=317, pattern=rf"^([a-z0-9.-]{{1,253}}/)?{_LABEL}$")]
+LABEL_KEY_PATTERN = rf"^([a-z0-9.-]{{1,253}}/)?{_LABEL}$"
+LabelKey = Annotated[str, Field(max_length=317, pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=rf"^({_LABEL})?$")]
 _DNS = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 ObjectName = Annotated[str, Field(max_length=253, pattern=rf"^{_DNS}(\.{_DNS})*$")]
 
 
 def omitted(schema: dict[str, Any]) -> None:
-    """Take `null` out of an omittable field's JSON schema: the API server prunes it, people must not write it."""
+    """Take `null` out of an omittable field's JSON schema: people must not write it."""
     variants = [variant for variant in schema.pop("anyOf", []) if variant != {"type": "null"}]
     if len(variants) == 1:
         schema.update(variants[0])
@@ -165,9 +173,3 @@ def omitted(schema: dict[str, Any]) -> None:
         schema["anyOf"] = variants
     if schema.get("default", ...) is None:
         del schema["default"]
-
-
-def omitted_never_null(schema: dict[str, Any]) -> None:
-    """The same for a field whose `null` would change what the object means: the API server keeps it, to be refused."""
-    omitted(schema)
-    schema["nullable"] = True

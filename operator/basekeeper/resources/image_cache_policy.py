@@ -26,7 +26,6 @@ from .fields import (
     Timestamp,
     cel,
     omitted,
-    omitted_never_null,
 )
 from .node_settings import NodeSettings
 from .quantities import shown
@@ -56,7 +55,7 @@ class LabelExpression(Strict):
                     "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0"
                     " : !has(self.values) || size(self.values) == 0"
                 ),
-                "values: required for the operators In and NotIn, and only there",
+                "required for the operators In and NotIn, and only there",
                 ".values",
             )
         )
@@ -89,7 +88,7 @@ class LabelSelector(Strict):
                     "(has(self.matchLabels) && size(self.matchLabels) > 0)"
                     " || (has(self.matchExpressions) && size(self.matchExpressions) > 0)"
                 ),
-                "nodeSelector: empty; give matchLabels or matchExpressions, or remove nodeSelector for every node",
+                "empty; give matchLabels or matchExpressions, or remove nodeSelector for every node",
             )
         )
     )
@@ -157,7 +156,7 @@ class Rollout(Strict):
 class PolicySpec(NodeSettings):
     """What the operator wants."""
 
-    node_selector: Annotated[Omittable[LabelSelector], Field(json_schema_extra=omitted_never_null)] = None
+    node_selector: Annotated[Omittable[LabelSelector], Field(json_schema_extra=omitted)] = None
     """The nodes that this policy is for, by their labels. Default: every node that runs an agent.
     nova: each host has its own configuration."""
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0

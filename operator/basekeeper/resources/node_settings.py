@@ -117,7 +117,7 @@ class NodeSettings(Strict):
         json_schema_extra=cel(
             (
                 "!has(self.quarantine) || !has(self.quarantine.drain) || !has(self.mode) || self.mode == 'Enforce'",
-                "quarantine.drain: takes mode: Enforce, in Audit nothing is purged or put back that nothing needs",
+                "takes mode: Enforce; in Audit nothing is purged or put back that nothing needs",
                 ".quarantine.drain",
             ),
             (
@@ -125,7 +125,7 @@ class NodeSettings(Strict):
                     "!has(self.quarantine) || !has(self.quarantine.drain) || self.quarantine.drain != 'Purge'"
                     " || !has(self.suspend) || !self.suspend"
                 ),
-                "quarantine.drain: Purge never acts with suspend: true; remove one of them",
+                "Purge never acts with suspend: true; remove one of them",
                 ".quarantine.drain",
             ),
         )
