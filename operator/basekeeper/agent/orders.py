@@ -1,20 +1,23 @@
 """What this node is told to do: its own `NodeImageCache`, read before every pass; the last one while the API is away.
 
-An answer of the API server is obeyed: no object, or one without a policy, means stop, and is remembered as that.
-Only when the server cannot be asked does the last accepted spec count, for a week as it is, after that as Audit. The
-ledger keeps it; a lost ledger means that nothing was ever told.
+An answer of the API server is obeyed: no object, one that is being deleted, or one without a policy, means stop, and
+is remembered as that. Only when the server cannot be asked does the last accepted spec count, for a week as it is,
+after that as Audit. The ledger keeps it; a lost ledger means that nothing was ever told.
 """
 
 import copy
 import logging
+import math
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from basekeeper.cache import ledger, settings
+from basekeeper.cache.anomalies import CLOCK_TOLERANCE
 from basekeeper.cache.ledger import Accepted, LedgerError
 from basekeeper.cache.settings import Mode, Policy
 from basekeeper.cluster.api import Api, ApiAway, ApiRefused, NotFound
@@ -56,7 +59,9 @@ class Orders:
     node: str
     state: Path
     _last: Accepted | None = None
-    _loaded: bool = field(default=False)
+    _loaded: bool = False
+    _heard_at: float = 0.0
+    """When `_last` came here, as `time.monotonic` counts."""
 
     def fetch(self) -> Order:
         """What to do now. Raises nothing that the API server or the ledger can cause."""
@@ -69,18 +74,42 @@ class Orders:
             return self._while_away(str(error))
         except ApiRefused as error:
             return self._as_audit(Why.NOT_PERMITTED, f"{error}; the node acts as in Audit")
-        told = Accepted(found.get("spec") or {}, int(found["metadata"]["generation"]), time.time())
+        except ValueError as error:  # whatever stands between us and the server may answer what is no JSON
+            return self._as_audit(Why.NOT_UNDERSTOOD, f"the answer cannot be read ({error}); the node acts as in Audit")
+        return self._told(found)
+
+    def _told(self, found: dict[str, Any]) -> Order:
+        metadata = found.get("metadata")
+        generation = metadata.get("generation") if isinstance(metadata, Mapping) else None
+        if not isinstance(metadata, Mapping) or metadata.get("name") != self.node or not isinstance(generation, int):
+            message = "the answer of the API server is not this node's NodeImageCache; the node acts as in Audit"
+            return self._as_audit(Why.NOT_UNDERSTOOD, message)
+        if metadata.get("deletionTimestamp"):
+            # Somebody's finalizer may keep it for ever; what it says has ended all the same.
+            self._remember(None)
+            message = "the NodeImageCache of this node is being deleted"
+            return Order(None, _not_applied(Why.NO_POLICY, message), generation=generation, found=found)
+        told = Accepted(found.get("spec") or {}, generation, time.time())
         self._remember(told)
         return replace(read(told, self.node), found=found)
 
     def _while_away(self, why: str) -> Order:
         last = self._known()
         if last is None:
-            return Order(None, _not_applied(Why.NO_POLICY, f"{why}; this node was never told anything"))
-        # A clock that was put back says nothing about how old the spec is: then it counts as old as it could be.
-        if abs(time.time() - last.confirmed_at) > MAX_AGE:
+            known = "this node was never told anything" if self._loaded else "what this node was told cannot be read"
+            return Order(None, _not_applied(Why.NO_POLICY, f"{why}; {known}"))
+        if self._age(last) > MAX_AGE:
             return self._as_audit(Why.TOO_OLD, f"{why}, for over a week; the node acts as in Audit")
         return read(last, self.node)
+
+    def _age(self, last: Accepted) -> float:
+        """Seconds since a spec was confirmed, at least.
+
+        A clock that was put back says nothing about that: then it counts as old as it could be. One that is put back
+        while this program runs is told by the time that it ran.
+        """
+        by_wall = time.time() - last.confirmed_at
+        return max(by_wall, time.monotonic() - self._heard_at) if by_wall >= -CLOCK_TOLERANCE else math.inf
 
     def _as_audit(self, why: Why, message: str) -> Order:
         last = self._known()
@@ -94,13 +123,13 @@ class Orders:
             try:
                 with ledger.reading(self.state) as book:
                     self._last = book.accepted()
-                self._loaded = True
+                self._loaded, self._heard_at = True, time.monotonic()
             except LedgerError as error:
                 _log.warning("the last spec cannot be read: %s", error)
         return self._last
 
     def _remember(self, told: Accepted | None) -> None:
-        self._last, self._loaded = told, True
+        self._last, self._loaded, self._heard_at = told, True, time.monotonic()
         try:
             with ledger.writing(self.state) as book:
                 book.accept(told)
@@ -117,10 +146,10 @@ def read(told: Accepted, node: str) -> Order:
         understood = _understood(spec, strange)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        strange.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        strange.append(f"{_path(first['loc'])}: {first['msg'].removeprefix('Value error, ')}")
         understood = None
     if strange:
-        message = f"this agent does not understand spec.{'; spec.'.join(strange)}; it acts as in Audit"
+        message = f"this agent does not understand {'; '.join(strange)}; it acts as in Audit"
         applied = _not_applied(Why.NOT_UNDERSTOOD, message)
     else:
         applied = Said(NodeCondition.POLICY_APPLIED, Status.TRUE, Why.APPLIED, "the last pass ran under these settings")
@@ -145,8 +174,12 @@ def _understood(spec: Any, strange: list[str]) -> NodeSpec:
             if not unknown:
                 raise
             for path in unknown:
-                strange.append(".".join(map(str, path)))
+                strange.append(_path(path))
                 _remove(spec, path)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, ("spec", *location)))
 
 
 def _remove(spec: Any, path: tuple[int | str, ...]) -> None:
