@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from basekeeper.cache.evidence import Identity
 from basekeeper.cache.identity import Ids, KnownIds
-from basekeeper.cache.ledger import FILE, Ledger, LedgerError, reading, writing
+from basekeeper.cache.ledger import FILE, Accepted, Ledger, LedgerError, reading, writing
 from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
 from basekeeper.cache.verdicts import Reason
 from tests.unit.judging import NOW, ORIGINAL, OTHER, SWAP, cached
@@ -40,10 +40,14 @@ FULL = Memory(
     directories=Directories.KNOWN,
     directories_message="said by the ids",
 )
+RECLAIMED = 7 << 40
+TOLD = Accepted({"mode": "Enforce", "pinnedImages": ["\N{SNOWMAN}"], "policy": None}, 12, NOW - 60.5)
 
 
 def fill(book: Ledger) -> None:
     """Write everything that a ledger can hold."""
+    book.add_reclaimed(RECLAIMED)
+    book.accept(TOLD)
     book.set_ids(IDS.ids, made=IDS.made)
     for name, at in FULL.last_used.items():
         book.seen_in_use({name: FULL.last_users.get(name, ())}, at)
@@ -77,12 +81,14 @@ def state(tmp_path: Path) -> Path:
 def test_everything_that_was_remembered_is_recalled(state: Path, opened: Opener) -> None:
     with opened(state) as book:
         assert (recalled(book), book.ids(), book.lost) == (FULL, IDS, False)
+        assert (book.reclaimed(), book.accepted()) == (RECLAIMED, TOLD)
 
 
 @pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
 def test_a_ledger_that_never_was_is_empty_and_not_lost(tmp_path: Path, opened: Opener) -> None:
     with opened(tmp_path / "a" / "b") as book:
         assert (book.memory(Directories.NEW, ""), book.ids(), book.lost) == (Memory(), None, False)
+        assert (book.reclaimed(), book.accepted()) == (0, None)
 
 
 def test_a_pass_without_complete_evidence_leaves_the_last_one_that_had_it(state: Path) -> None:
@@ -154,6 +160,36 @@ def test_adopting_other_directories_forgets_what_concerned_the_old_ones(state: P
     assert memory.last_used == FULL.last_used
 
 
+@pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
+def test_a_ledger_of_a_release_that_kept_no_settings_is_whole(state: Path, opened: Opener) -> None:
+    alter(state, "DELETE FROM meta WHERE key IN ('accepted', 'reclaimed')")
+    with opened(state) as book:
+        assert (recalled(book), book.lost, book.reclaimed(), book.accepted()) == (FULL, False, 0, None)
+
+
+def test_bytes_that_purges_freed_add_up_from_pass_to_pass(state: Path) -> None:
+    for freed in (0, 4096, 1):
+        with writing(state) as book:
+            book.add_reclaimed(freed)
+            book.commit()
+    with reading(state) as book:
+        assert book.reclaimed() == RECLAIMED + 4097
+
+
+def test_settings_that_are_forgotten_stay_forgotten(state: Path) -> None:
+    with writing(state) as book:
+        book.accept(None)
+        book.commit()
+    with reading(state) as book:
+        assert (book.accepted(), book.lost, recalled(book)) == (None, False, FULL)
+
+
+def test_adopting_other_directories_forgets_neither_settings_nor_sums(state: Path) -> None:
+    with writing(state) as book:
+        book.forget_last_pass()
+        assert (book.reclaimed(), book.accepted()) == (RECLAIMED, TOLD)
+
+
 # Damage
 
 
@@ -211,6 +247,17 @@ NONSENSE: dict[str, str] = {
     "a table that is gone": "DROP TABLE pin",
     "a column that is gone": "ALTER TABLE used RENAME COLUMN at TO since",
     "an unknown, older version": "PRAGMA user_version = 0",
+    "a sum that is text": "UPDATE meta SET value = '\"12\"' WHERE key = 'reclaimed'",
+    "a sum below nothing": "UPDATE meta SET value = '-1' WHERE key = 'reclaimed'",
+    "a sum without an end": "UPDATE meta SET value = 'Infinity' WHERE key = 'reclaimed'",
+    "settings of another shape": "UPDATE meta SET value = '\"Enforce\"' WHERE key = 'accepted'",
+    "settings without a spec": "UPDATE meta SET value = json_remove(value, '$.spec') WHERE key = 'accepted'",
+    "settings of no generation": "UPDATE meta SET value = json_set(value, '$.generation', 'x') WHERE key = 'accepted'",
+    "settings of no time": "UPDATE meta SET value = json_set(value, '$.confirmed_at', 'x') WHERE key = 'accepted'",
+    "settings of no time that is": "UPDATE meta SET value = '{\"spec\": 1, \"generation\": 1, \"confirmed_at\": NaN}' "
+    "WHERE key = 'accepted'",
+    "settings of no time that a number can hold": f"UPDATE meta SET value = '{{\"spec\": 1, \"generation\": 1, "
+    f"\"confirmed_at\": {10**400}}}' WHERE key = 'accepted'",
 }
 
 
@@ -227,6 +274,29 @@ def test_a_sound_file_with_nonsense_in_it_is_lost_too(state: Path, command: str,
     alter(state, command)
     with opened(state) as book:
         assert (book.lost, book.ids(), recalled(book).last_used) == (True, None, {})
+        assert (book.reclaimed(), book.accepted()) == (0, None)
+
+
+@pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
+def test_a_ledger_stays_lost_until_every_age_has_started_anew(state: Path, opened: Opener) -> None:
+    (state / FILE).write_bytes(b"damaged")
+    with writing(state) as book:  # not by a pass: what a node is told is remembered first
+        book.accept(TOLD)
+        book.commit()
+    with opened(state) as book:
+        assert (book.lost, book.accepted()) == (True, TOLD)
+    with writing(state) as book:
+        book.restart_ages(NOW)
+        book.commit()
+    with opened(state) as book:
+        assert (book.lost, recalled(book).ages_since) == (False, NOW)
+
+
+@pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
+def test_a_ledger_that_was_moved_aside_by_a_killed_program_is_lost(state: Path, opened: Opener) -> None:
+    (state / FILE).rename(state / f"{FILE}.damaged")
+    with opened(state) as book:
+        assert (book.lost, book.accepted()) == (True, None)
 
 
 def test_a_damaged_ledger_is_kept_aside_and_a_new_one_begun(state: Path) -> None:

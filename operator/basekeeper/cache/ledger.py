@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _MOST_USERS = 64
 _READ_ATTEMPTS = 10
 _READ_PAUSE = 0.05
 """Seconds; a pass writes its ledger in far less."""
-# meta: single values as JSON (ids, clock, last_pass, breaker, ages_since, reclaimed, accepted).
+# meta: single values as JSON (ids, clock, last_pass, breaker, ages_since, reclaimed, accepted, lost).
 # used: when each name was last seen in use, Unix seconds, and by whom (a JSON list).
 # pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
@@ -73,8 +74,15 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection, *, lost: bool) -> None:
         self._db = connection
-        self.lost = lost
-        """There was a ledger and it could not be read."""
+        self._lost = lost
+
+    @property
+    def lost(self) -> bool:
+        """There was a ledger and it could not be read, and no age has started anew since.
+
+        Written down, because whoever opens the new one first need not be the pass that must know.
+        """
+        return self._lost or bool(self._get("lost"))
 
     def ids(self) -> KnownIds | None:
         """The ids of the directories that it knows."""
@@ -144,6 +152,7 @@ class Ledger:
         """No age counts from before this moment, and none from after it."""
         self._set("ages_since", at)
         self._db.execute("UPDATE used SET at = min(at, ?)", (at,))
+        self._db.execute("DELETE FROM meta WHERE key = 'lost'")
 
     def pin(self, name: bytes, until: float) -> None:
         """Keep this name, used or not, until then."""
@@ -183,7 +192,10 @@ class Ledger:
 
     def reclaimed(self) -> int:
         """Bytes that purges have freed since this ledger began."""
-        return int(self._get("reclaimed") or 0)
+        freed = self._get("reclaimed") or 0
+        if not isinstance(freed, int) or freed < 0:
+            raise ValueError(f"{freed!r} is no number of bytes")
+        return freed
 
     def add_reclaimed(self, freed: int) -> None:
         """Count the bytes of a purge."""
@@ -193,7 +205,12 @@ class Ledger:
     def accepted(self) -> Accepted | None:
         """The settings that the agent was last told."""
         kept = self._get("accepted")
-        return None if kept is None else Accepted(kept["spec"], int(kept["generation"]), float(kept["confirmed_at"]))
+        if kept is None:
+            return None
+        generation, confirmed_at = kept["generation"], kept["confirmed_at"]
+        if not isinstance(generation, int) or not isinstance(confirmed_at, int | float) or not isfinite(confirmed_at):
+            raise ValueError("the settings that were accepted have no generation or no time")
+        return Accepted(kept["spec"], generation, float(confirmed_at))
 
     def accept(self, told: Accepted | None) -> None:
         """Remember what the agent was told; None: forget it."""
@@ -233,6 +250,8 @@ def reading(state: Path) -> Iterator[Ledger]:
     try:
         if path.exists():
             connection = _open_copy(path) or _open(f"{path.absolute().as_uri()}?mode=ro", path)
+        else:
+            lost = _aside(path).exists()
     except Damaged:
         lost = True
     except (OSError, sqlite3.Error) as error:
@@ -257,30 +276,30 @@ def writing(state: Path) -> Iterator[Ledger]:
     path = state / FILE
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o750)
-        lost = path.exists() and not _readable(path)
-        if lost:
+        if path.exists() and not _readable(path):
             _move_aside(path)
         if not path.exists():
-            _make(path)
+            _make(path, lost=_aside(path).exists())
         connection = _open(f"{path.absolute().as_uri()}?mode=rw", path)
     except (OSError, sqlite3.Error, Damaged) as error:
         message = f"{path} cannot be used: {_why(error)}; give a writable directory with --state-dir"
         raise LedgerError(message) from error
     try:
-        yield Ledger(connection, lost=lost)
+        yield Ledger(connection, lost=False)
     except sqlite3.Error as error:
         raise LedgerError(f"{path} could not be read or written: {error}") from error
     finally:
         connection.close()
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, *, lost: bool) -> None:
     """Make an empty ledger, whole before it has its name: a file without content would be one that was lost."""
+    remark = "INSERT INTO meta VALUES ('lost', 'true');" if lost else ""
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     connection = sqlite3.connect(draft)
     try:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        connection.executescript(f"BEGIN; {_SCHEMA} {remark} PRAGMA user_version = {_VERSION}; COMMIT;")
     finally:
         connection.close()
     with contextlib.suppress(FileExistsError):  # another program has just made one
@@ -331,7 +350,7 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
             raise Damaged(f"{path} is no ledger")
         Ledger(connection, lost=False).understand()
         return connection
-    except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
+    except (sqlite3.DatabaseError, ValueError, LookupError, TypeError, OverflowError) as error:
         connection.close()
         if isinstance(error, sqlite3.OperationalError) and _is_the_host_s(error):
             raise
@@ -358,8 +377,12 @@ def _readable(path: Path) -> bool:
 
 def _move_aside(path: Path) -> None:
     """Keep a damaged ledger for whoever wants to look at it; only the latest one."""
-    path.replace(path.with_name(f"{path.name}.damaged"))
+    path.replace(_aside(path))
     path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged")
 
 
 def _why(error: Exception) -> str:
