@@ -16,6 +16,10 @@ from .kinds import GROUP, POLICIES, VERSION
 NAME = f"{POLICIES}.{GROUP}"
 _SPEC = "variables.spec"
 _LABELS = f"{_SPEC}.nodeSelector.matchLabels"
+_NOTHING = "expected a value, got nothing; give it one or remove it"
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_NULL = r"""'"[^"\\\\]*":null'"""
+"""A field without a value in JSON; quotes in a text have a backslash before them there."""
 
 
 def unknown_fields() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -39,8 +43,8 @@ def unknown_fields() -> tuple[dict[str, Any], dict[str, Any]]:
             },
             # As a value of any type: by the type that the schema gives it no field could be unknown, and the server
             # would write warnings about that into this policy's status.
-            "variables": [{"name": "spec", "expression": "dyn(object.spec)"}],
-            "validations": _rules(schema, "spec", _SPEC, ()),
+            "variables": [{"name": "spec", "expression": "dyn(object.spec)"}, *_applied()],
+            "validations": [*_rules(schema, "spec", _SPEC, ()), _nothing_applied()],
         },
     }
     binding = {
@@ -58,9 +62,7 @@ def _rules(schema: dict[str, Any], field: str, where: str, there: tuple[str, ...
     if "properties" in schema:
         known = _names(schema)
         rules.append(_none(field, where, there, f"!(field in {known})", "unknown field; correct its name or remove it"))
-    rules.append(
-        _none(field, where, there, f"{where}[field] == null", "expected a value, got nothing; give it one or remove it")
-    )
+    rules.append(_none(field, where, there, f"{where}[field] == null", _NOTHING))
     if where == _LABELS:
         strange = f"!field.matches('{LABEL_KEY_PATTERN}')"
         rules.append(_none(field, where, there, strange, "expected the key of a label"))
@@ -85,6 +87,25 @@ def _none(field: str, where: str, there: tuple[str, ...], wrong: str, sentence: 
     }
 
 
+def _applied() -> list[dict[str, Any]]:
+    """The spec as `kubectl apply` was given it: it takes out fields without a value itself, and keeps the original."""
+    there = f"has(object.metadata.annotations) && '{_APPLIED}' in object.metadata.annotations"
+    spec = "variables.applied.indexOf('\"spec\":')"
+    return [
+        {"name": "applied", "expression": f"{there} ? object.metadata.annotations['{_APPLIED}'] : ''"},
+        {"name": "appliedSpec", "expression": f"{spec} < 0 ? '' : variables.applied.substring({spec})"},
+    ]
+
+
+def _nothing_applied() -> dict[str, Any]:
+    found = f"variables.appliedSpec.find({_NULL})"
+    return {
+        "expression": f"{found} == ''",
+        "messageExpression": f"'spec: in what was applied, ' + {found} + ': {_NOTHING}'",
+        "message": f"spec: in what was applied: {_NOTHING}",
+    }
+
+
 def _of_entries(schema: dict[str, Any], field: str, where: str, there: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rules for each entry of the list at `where`."""
     names = ", ".join(schema["properties"])
@@ -95,7 +116,7 @@ def _of_entries(schema: dict[str, Any], field: str, where: str, there: tuple[str
         },
         {
             "expression": f"{_unless(there)}{where}.all(row, row.all(field, row[field] != null))",
-            "message": f"{field}: a field of an entry: expected a value, got nothing; give it one or remove it",
+            "message": f"{field}: a field of an entry: {_NOTHING}",
         },
     ]
 
