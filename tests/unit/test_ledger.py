@@ -254,10 +254,10 @@ NONSENSE: dict[str, str] = {
     "settings without a spec": "UPDATE meta SET value = json_remove(value, '$.spec') WHERE key = 'accepted'",
     "settings of no generation": "UPDATE meta SET value = json_set(value, '$.generation', 'x') WHERE key = 'accepted'",
     "settings of no time": "UPDATE meta SET value = json_set(value, '$.confirmed_at', 'x') WHERE key = 'accepted'",
-    "settings of no time that is": "UPDATE meta SET value = '{\"spec\": 1, \"generation\": 1, \"confirmed_at\": NaN}' "
+    "settings of no time that is": 'UPDATE meta SET value = \'{"spec": 1, "generation": 1, "confirmed_at": NaN}\' '
     "WHERE key = 'accepted'",
-    "settings of no time that a number can hold": f"UPDATE meta SET value = '{{\"spec\": 1, \"generation\": 1, "
-    f"\"confirmed_at\": {10**400}}}' WHERE key = 'accepted'",
+    "settings of no time that a number can hold": "UPDATE meta SET value = "
+    "'{\"spec\": 1, \"generation\": 1, \"confirmed_at\": 1' || printf('%0400d', 0) || '}' WHERE key = 'accepted'",
 }
 
 

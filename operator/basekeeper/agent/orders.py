@@ -45,6 +45,8 @@ class Order:
     generation: int | None = None
     """Of the object that tells this; None: there is no object, or its state is not known."""
     origin: Origin | None = None
+    spec: Any = None
+    """The settings as they were told: a status leaves them their room."""
     found: dict[str, Any] | None = None
     """The object as the server has it now; None: it could not be read."""
     gone: bool = False
@@ -154,14 +156,14 @@ def read(told: Accepted, node: str) -> Order:
     else:
         applied = Said(NodeCondition.POLICY_APPLIED, Status.TRUE, Why.APPLIED, "the last pass ran under these settings")
     if understood is None:
-        return Order(Policy(), applied, generation=told.generation)
+        return Order(Policy(), applied, generation=told.generation, spec=told.spec)
     if understood.policy is None or understood.mode is None:
         message = "no policy selects this node; nothing is observed and nothing removed"
-        return Order(None, _not_applied(Why.NO_POLICY, message), generation=told.generation)
+        return Order(None, _not_applied(Why.NO_POLICY, message), generation=told.generation, spec=told.spec)
     policy = node_settings.to_engine(understood, understood.policy.name, node)
     if strange:
         policy = replace(policy, mode=Mode.AUDIT)
-    return Order(policy, applied, understood.interval, told.generation, understood.policy)
+    return Order(policy, applied, understood.interval, told.generation, understood.policy, told.spec)
 
 
 def _understood(spec: Any, strange: list[str]) -> NodeSpec:

@@ -7,17 +7,21 @@ object stays small: 5,000 objects of 32 KiB took an API server from 0.3 to 2.4 G
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from basekeeper import __version__
 from basekeeper.cache.acts import Action
+from basekeeper.cache.names import display
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.settings import Host
 from basekeeper.cache.storage import Capacity
 from basekeeper.cache.verdicts import USE_REASONS, Reason, Verdict
-from basekeeper.resources.conditions import Condition, NodeCondition, Said, Status, Why, settle, shortened
-from basekeeper.resources.fields import moment
+from basekeeper.resources.conditions import Condition, NodeCondition, Said, Status, Why, settle
+from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.node_image_cache import MAX_FILES, MAX_HOLDS, NodeStatus
 from basekeeper.resources.quantities import format_size, timestamp
 
@@ -25,15 +29,23 @@ from .orders import Order
 
 BUDGET = 8192
 """Bytes that the whole object should stay under."""
-_OVERHEAD = 1900
-"""Of these: metadata and what the server keeps about field managers, as measured, and some."""
+_OVERHEAD = 1350
+"""Of these: metadata and what the server keeps about field managers, as measured, but for two times the name."""
+_MORE = 160
+"""Bytes that an object has beside metadata that was read, spec and status."""
 _LEAST = 2600
 """Bytes for the status, however large the spec is."""
-_MESSAGE, _PATH = 240, 512
+_LISTS = 1800
+"""Bytes that messages leave to holds and files."""
+_MESSAGES = (512, 240, 120, 60)
+"""Bytes of a message: the first of these with which there is room for the lists."""
+_PATH, _NAME, _HOLD = 512, 255, 240
 _NOT_NEWS = ("heartbeatTime",)
 _NOT_NEWS_OF_A_PASS = ("time", "seconds")
 _STEPS = 100
 """A file system's figures count as changed when they moved by one of so many parts of its size."""
+_OF_THE_CACHE = ("cache", "reclaimable", "fileSystem", "holds", "holdsTruncated", "files", "filesTruncated")
+_OF_THE_AGENT = (NodeCondition.READY, NodeCondition.POLICY_APPLIED)
 
 
 def after_pass(
@@ -43,31 +55,30 @@ def after_pass(
 
     A pass that failed as a whole knows nothing of the cache: then what was known stays.
     """
-    told = _common(order, host, [*_conditions(report), order.applied], before, now)
+    told = _common(order, host, [*_conditions(report, before), order.applied], before, now)
     told["policy"] = None if order.origin is None else order.origin.model_dump(by_alias=True)
     told["lastPass"] = _last_pass(report)
     if report.error:
-        kept = {key: before[key] for key in ("cache", "reclaimable", "files", "filesTruncated") if key in before}
-        return _fitted({**told, **kept}, order)
+        return _fitted({**told, **_kept(before, _OF_THE_CACHE)}, order, host)
     told["cache"] = _cache(report)
     told["reclaimable"] = format_size(report.reclaimable)
     if capacity is not None:
         told["fileSystem"] = {
-            "type": capacity.type,
-            "sizeBytes": capacity.size,
-            "availableBytes": max(0, capacity.available),
+            "type": _brief(capacity.type, 64),
+            "sizeBytes": _bytes(capacity.size),
+            "availableBytes": _bytes(capacity.available),
         }
     told["holds"] = [_hold(hold) for hold in report.holds]
     told["files"] = [_file(row) for row in sorted(report.rows, key=_notability)]
-    return _fitted(told, order)
+    return _fitted(told, order, host)
 
 
 def without_pass(order: Order, host: Host, before: Mapping[str, Any], now: float) -> dict[str, Any]:
     """The status of a node that has nothing to do: what was last seen stays, dated by its pass."""
     idle = [_unknown(kind, Why.NO_POLICY, order.applied.message) for kind in NodeCondition]
     said = [item for item in idle if item.type is not NodeCondition.POLICY_APPLIED]
-    kept = {key: before[key] for key in ("lastPass", "cache", "reclaimable") if key in before}
-    return _fitted({**_common(order, host, [*said, order.applied], before, now), **kept}, order)
+    told = _common(order, host, [*said, order.applied], before, now)
+    return _fitted({**told, **_kept(before, ("lastPass", "cache", "reclaimable"))}, order, host)
 
 
 def beaten(told: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -77,42 +88,83 @@ def beaten(told: Mapping[str, Any], now: float) -> dict[str, Any]:
 
 def differs(told: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
     """Whether a status is news: anything but times and seconds of a pass that found nothing new."""
-    return bool(_news(told) != _news(there))
+    return _news(told) != _news(there) or _moved(told.get("fileSystem") or {}, there.get("fileSystem") or {})
 
 
 def _news(told: Mapping[str, Any]) -> dict[str, Any]:
     news = {key: value for key, value in told.items() if key not in _NOT_NEWS}
     if "lastPass" in news:
         news["lastPass"] = {key: value for key, value in news["lastPass"].items() if key not in _NOT_NEWS_OF_A_PASS}
-    if (system := news.get("fileSystem")) is not None:
-        step = max(1, int(system.get("sizeBytes", 0)) // _STEPS)
-        news["fileSystem"] = {**system, "availableBytes": round(int(system.get("availableBytes", 0)) / step)}
+    if "fileSystem" in news:
+        news["fileSystem"] = {key: value for key, value in news["fileSystem"].items() if key != "availableBytes"}
     return news
 
 
-def _common(order: Order, host: Host, said: Iterable[Said], before: Mapping[str, Any], now: float) -> dict[str, Any]:
-    known = [Condition.model_validate(item) for item in before.get("conditions", ())]
-    conditions = settle(said, known, order.generation, moment(now))
-    rank = {kind.value: place for place, kind in enumerate(NodeCondition)}
+def _moved(told: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether a file system is fuller or emptier than was told, by more than comes and goes."""
+    by = abs(told.get("availableBytes", 0) - there.get("availableBytes", 0))
+    return bool(by and by * _STEPS >= told.get("sizeBytes", 0))
+
+
+def _kept(before: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """Those fields of the status before that are still ones: another release may have written it."""
+    return {name: before[name] for name in fields if name in before and _is_ours({name: before[name]})}
+
+
+def _is_ours(status: Mapping[str, Any]) -> bool:
+    try:
+        NodeStatus.model_validate(status)
+    except ValidationError:
+        return False
+    return True
+
+
+def _known(before: Mapping[str, Any]) -> tuple[Condition, ...]:
+    """The conditions of the status before, as far as this release knows them."""
+    return tuple(
+        Condition.model_validate(item)
+        for item in before.get("conditions") or ()
+        if _is_ours({"conditions": [item]}) and item["type"] in _RANK
+    )
+
+
+def _common(
+    order: Order, host: Host, said: Iterable[Said | Condition], before: Mapping[str, Any], now: float
+) -> dict[str, Any]:
+    """What every status has. Conditions in `said` stay as they are."""
+    said = list(said)
+    new = settle((item for item in said if isinstance(item, Said)), _known(before), order.generation, moment(now))
+    conditions = [*new, *(item for item in said if isinstance(item, Condition))]
     return {
         "observedGeneration": order.generation,
         "heartbeatTime": timestamp(now),
         "agentVersion": __version__,
         "conditions": [
             condition.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for condition in sorted(conditions, key=lambda item: rank[item.type])
+            for condition in sorted(conditions, key=lambda item: _RANK[item.type])
         ],
-        "paths": {"instances": str(host.instances), "base": str(host.base)},
+        "paths": {name: _brief(display(bytes(path)), _PATH) for name, path in _paths(host).items()},
     }
 
 
-def _conditions(report: Report) -> list[Said]:
-    """What a pass says of the node."""
-    if report.error:
-        untold = [kind for kind in NodeCondition if kind not in (NodeCondition.READY, NodeCondition.POLICY_APPLIED)]
-        failed = Said(NodeCondition.READY, Status.FALSE, Why.FAILED, report.error)
-        return [failed, *(_unknown(kind, Why.FAILED, "the last pass failed") for kind in untold)]
-    return [_ready(report), _libvirt(report), _shared(report), _breaker(report), _holding(report)]
+def _paths(host: Host) -> dict[str, Path]:
+    return {"instances": host.instances, "base": host.base}
+
+
+_RANK = {kind.value: place for place, kind in enumerate(NodeCondition)}
+
+
+def _conditions(report: Report, before: Mapping[str, Any]) -> list[Said | Condition]:
+    """What a pass says of the node. One that failed as a whole ends nothing that an earlier one has seen."""
+    if not report.error:
+        return [_ready(report), _libvirt(report), _shared(report), _breaker(report), _holding(report)]
+    seen = {item.type: item for item in _known(before) if item.status is not Status.UNKNOWN}
+    rest: list[Said | Condition] = [
+        seen.get(kind.value) or _unknown(kind, Why.FAILED, "the last pass failed")
+        for kind in NodeCondition
+        if kind not in _OF_THE_AGENT
+    ]
+    return [Said(NodeCondition.READY, Status.FALSE, Why.FAILED, report.error), *rest]
 
 
 def _ready(report: Report) -> Said:
@@ -164,7 +216,8 @@ def _unknown(kind: NodeCondition, why: Why, message: str) -> Said:
 
 def _last_pass(report: Report) -> dict[str, Any]:
     seconds = report.seconds
-    quarantined = [row for row in report.rows if row.action is Action.QUARANTINED]
+    # With `retention: 0s` a file is purged in the pass that removes it, and has a row of the cache then.
+    removed = [row for row in report.cached if row.action in (Action.QUARANTINED, Action.PURGED)]
     told: dict[str, Any] = {
         "time": timestamp(report.time),
         "mode": report.policy.mode.value,
@@ -172,14 +225,14 @@ def _last_pass(report: Report) -> dict[str, Any]:
         "seconds": round(seconds.observe + seconds.judge + seconds.act, 3),
         "kept": _by_reason(report.rows, Verdict.KEEP),
         "held": _by_reason(report.rows, Verdict.HOLD),
-        "removed": len(quarantined),
-        "removedBytes": sum(row.bytes for row in quarantined),
+        "removed": len(removed),
+        "removedBytes": _bytes(sum(row.bytes for row in removed)),
         "restored": _count(report.rows, Action.RESTORED),
         "purged": _count(report.rows, Action.PURGED),
-        "purgedBytes": report.reclaimed,
+        "purgedBytes": _bytes(report.reclaimed),
         "failed": _count(report.rows, Action.FAILED),
     }
-    return told | ({"error": shortened(report.error)} if report.error else {})
+    return told | ({"error": report.error} if report.error else {})
 
 
 def _by_reason(rows: Iterable[Row], verdict: Verdict) -> dict[str, int]:
@@ -194,29 +247,36 @@ def _cache(report: Report) -> dict[str, Any]:
     left = [row for row in report.cached if row.action not in (Action.QUARANTINED, Action.PURGED)]
     return {
         "files": len(left),
-        "bytes": sum(row.bytes for row in left),
-        "reclaimableFiles": sum(row.verdict is Verdict.REMOVE for row in left),
-        "reclaimableBytes": report.reclaimable,
+        "bytes": _bytes(sum(row.bytes for row in left)),
+        "reclaimableFiles": len(report.going),
+        "reclaimableBytes": _bytes(report.reclaimable),
         "quarantinedFiles": report.quarantined_files,
-        "quarantinedBytes": report.quarantined,
-        "reclaimedBytes": report.reclaimed_ever,
+        "quarantinedBytes": _bytes(report.quarantined),
+        "reclaimedBytes": _bytes(report.reclaimed_ever),
     }
 
 
+def _bytes(count: int) -> int:
+    """A number of bytes as the resource can hold it: some network file systems claim to be larger."""
+    return min(max(0, count), MOST_BYTES)
+
+
 def _hold(hold: Hold) -> dict[str, Any]:
-    told = {"reason": hold.reason.value, "message": shortened(hold.message, _MESSAGE)}
+    told = {"reason": hold.reason.value, "message": hold.message}
     # A path that was cut would be none: `spec.acknowledged` could not take it.
-    return told | ({"path": hold.path} if hold.path is not None and len(hold.path) <= _PATH else {})
+    return told | ({"path": hold.path} if hold.path is not None and len(hold.path.encode()) <= _PATH else {})
 
 
 def _file(row: Row) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "name": shortened(row.name, 255),
+        "name": _brief(row.name, _NAME),
         "kind": row.kind.value,
         "verdict": row.verdict.value,
         "reason": row.reason.value,
-        "bytes": row.bytes,
+        "bytes": _bytes(row.bytes),
     }
+    if row.entry is not None:
+        told["quarantined"] = True
     if row.action is not None:
         told["action"] = row.action.value
     if row.unused_since is not None and row.unused_since > 0 and row.reason not in USE_REASONS:
@@ -242,24 +302,52 @@ def _notability(row: Row) -> tuple[int, float, str]:
         place = 5
     else:
         place = 6
-    return place, row.removable_at or -row.bytes, row.name
+    return place, -float(row.bytes) if row.removable_at is None else row.removable_at, row.name
 
 
-def _fitted(told: dict[str, Any], order: Order) -> dict[str, Any]:
-    """A status that fits: first fewer files, then fewer holds; both say that there are more."""
-    spec = (order.found or {}).get("spec") or {}
-    room = max(_LEAST, BUDGET - _OVERHEAD - _length(spec))
+def _room(order: Order, host: Host) -> int:
+    """Bytes for the status: what the rest of the object leaves."""
+    metadata = (order.found or {}).get("metadata", {})
+    rest = max(_OVERHEAD + 2 * len(host.node), _length(metadata) + _MORE) + _length(order.spec)
+    return max(_LEAST, BUDGET - rest)
+
+
+def _fitted(told: dict[str, Any], order: Order, host: Host) -> dict[str, Any]:
+    """A status that fits: first shorter messages, then fewer files, then fewer holds; both say that there are more."""
+    room = _room(order, host)
+    told = {key: value for key, value in told.items() if value is not None}
     holds: Sequence[Any] = told.pop("holds", [])
     files: Sequence[Any] = told.pop("files", [])
-    truncated = bool(told.pop("filesTruncated", False))
-    room -= _length(told)
-    some_holds, room = _as_many(holds, MAX_HOLDS, max(room // 2, _length(list(holds[:1]))), room)
+    more_holds, more_files = told.pop("holdsTruncated", False), told.pop("filesTruncated", False)
+    fitting = (most for most in _MESSAGES if room - _length(_abridged(told, most)) >= _LISTS)
+    most = next(fitting, _MESSAGES[-1])
+    made = _abridged(told, most)
+    holds = [{**hold, "message": _brief(hold["message"], min(most, _HOLD))} for hold in holds]
+    room -= _length(made)
+    some_holds, room = _as_many(holds, MAX_HOLDS, max(room // 2, _length(holds[:1])), room)
     some_files, _ = _as_many(files, MAX_FILES, room, room)
-    told |= {"holds": some_holds, "files": some_files}
-    told["filesTruncated"] = truncated or len(some_files) < len(files)
-    made = {key: value for key, value in told.items() if value is not None}
+    made |= {
+        "holds": some_holds,
+        "holdsTruncated": more_holds or len(some_holds) < len(holds),
+        "files": some_files,
+        "filesTruncated": more_files or len(some_files) < len(files),
+    }
     NodeStatus.model_validate(made)  # what the server would refuse must fail here, where it can be found
     return made
+
+
+def _abridged(told: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The same status with no message of more than `most` bytes."""
+    made = {**told, "conditions": [{**item, "message": _brief(item["message"], most)} for item in told["conditions"]]}
+    if "error" in (last := told.get("lastPass") or {}):
+        made["lastPass"] = {**last, "error": _brief(last["error"], most)}
+    return made
+
+
+def _brief(text: str, most: int) -> str:
+    """Text of at most so many bytes, and of nothing that UTF-8 cannot say."""
+    raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode() if len(raw) <= most else raw[: most - 3].decode("utf-8", "ignore") + "…"
 
 
 def _as_many(items: Sequence[Any], most: int, within: int, room: int) -> tuple[list[Any], int]:
@@ -267,12 +355,15 @@ def _as_many(items: Sequence[Any], most: int, within: int, room: int) -> tuple[l
     taken: list[Any] = []
     used = 0
     for item in items[:most]:
-        used += _length(item) + 1
-        if used > within:
-            return taken, room - used + _length(item) + 1
+        size = _length(item) + 1
+        if used + size > within:
+            break
         taken.append(item)
+        used += size
     return taken, room - used
 
 
 def _length(value: Any) -> int:
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+    """Bytes of a value as the API server stores it: its JSON writes three characters with six."""
+    raw = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return len(raw) + sum(5 * raw.count(character) for character in b"<>&")

@@ -19,7 +19,7 @@ from .memory import Acknowledged, Directories, LastPass, Memory
 from .plan import used_names
 from .report import Acts, Report, Seconds, rows_of
 from .settings import Host, Mode, Policy
-from .verdicts import USE_REASONS, Reason, Verdict
+from .verdicts import USE_REASONS, Reason
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of how many."""
@@ -294,7 +294,6 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
 
 def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted: float, ever: int) -> Report:
     entries, _ = quarantine.read(host.base)
-    held = {item.reason for item in look.plan.files if item.verdict is Verdict.HOLD}
     return Report(
         kind=kind,
         node=host.node,
@@ -313,5 +312,4 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         libvirt_failure=look.usage.libvirt_failure,
         shared=look.usage.shared.message if look.usage.shared is not None else None,
         anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),
-        spawns_alone=held == {Reason.SPAWN_IN_PROGRESS},
     )

@@ -88,8 +88,6 @@ class Report:
     """Why the storage counts as shared with other hosts, if it does."""
     anomalies: tuple[Stop, ...] = ()
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
-    spawns_alone: bool = False
-    """Everything that was held was held by instances that may be starting: worth another pass soon."""
 
     @property
     def outcome(self) -> Outcome:
@@ -110,6 +108,13 @@ class Report:
         return self.plan_held or any(row.verdict is Verdict.HOLD for row in self.rows)
 
     @property
+    def spawns_alone(self) -> bool:
+        """Whether instances that may be starting held something, and nothing else a removal: worth a pass soon."""
+        held = {row.reason for row in self.rows if row.verdict is Verdict.HOLD}
+        removals = {row.reason for row in self.cached if row.verdict is Verdict.HOLD}
+        return Reason.SPAWN_IN_PROGRESS in held and removals <= {Reason.SPAWN_IN_PROGRESS}
+
+    @property
     def kept_by_reason(self) -> Mapping[str, int]:
         """How many files are kept or held, by reason."""
         kept = (row.reason.value for row in self.rows if row.verdict in (Verdict.KEEP, Verdict.HOLD))
@@ -121,11 +126,19 @@ class Report:
         return sum(row.bytes for row in self.rows if row.verdict is Verdict.REMOVE and row.entry is None)
 
     @property
-    def reclaimable(self) -> int:
-        """Of these, the bytes that are still there after what the pass did."""
+    def going(self) -> tuple[Row, ...]:
+        """What still lies in the cache after the pass and may go: in the next one, or later because of the limits."""
         gone = (Action.QUARANTINED, Action.PURGED)
-        going = (row for row in self.cached if row.verdict is Verdict.REMOVE and row.action not in gone)
-        return sum(row.bytes for row in going)
+        return tuple(
+            row
+            for row in self.cached
+            if row.action not in gone and (row.verdict is Verdict.REMOVE or row.reason is Reason.LIMIT_REACHED)
+        )
+
+    @property
+    def reclaimable(self) -> int:
+        """The bytes of `going`."""
+        return sum(row.bytes for row in self.going)
 
     @property
     def cached(self) -> tuple[Row, ...]:

@@ -260,8 +260,9 @@ def settle(
 
 
 def shortened(message: str, most: int = MAX_MESSAGE) -> str:
-    """A message that fits into a condition."""
-    return message if len(message) <= most else message[: most - 1] + "…"
+    """A message that fits into a condition; what UTF-8 cannot say, as a path may hold, is written out."""
+    text = message.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def meaning_of(reason: Why | Reason) -> str:

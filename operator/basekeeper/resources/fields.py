@@ -147,8 +147,10 @@ Omittable = Annotated[T | None, BeforeValidator(_refuse_null)]
 
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """How many there are."""
-Bytes = Annotated[int, Field(ge=0, le=2**60, json_schema_extra={"format": "int64"})]
-"""A number of bytes, as status tells it; the bound is one that the API server can hold exactly."""
+MOST_BYTES = 2**60
+"""More than any file system has, and a number that the API server can hold exactly."""
+Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES, json_schema_extra={"format": "int64"})]
+"""A number of bytes, as status tells it."""
 NodeName = Annotated[str, Field(min_length=1, max_length=253)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 PathText = Annotated[

@@ -164,7 +164,7 @@ class PolicySpec(NodeSettings):
     Default 0. nova: has no such option."""
     rollout: Rollout = Rollout()
     """How changes that make nodes more aggressive reach them; safer ones go to all at once. Default: as its
-    fields say."""
+    fields say. nova: each host has its own configuration."""
 
 
 class NodeState(StrEnum):

@@ -76,7 +76,7 @@ class PassReport(Strict):
     held: dict[str, Count] = Field(default_factory=dict, max_length=64)
     """Files that would go but are held, by reason."""
     removed: Count = 0
-    """Files that it moved into the quarantine."""
+    """Files that it moved into the quarantine, those that it purged at once included."""
     removed_bytes: Bytes = 0
     """Their bytes."""
     restored: Count = 0
@@ -99,7 +99,7 @@ class CacheReport(Strict):
     bytes: Bytes = 0
     """Bytes that they take up."""
     reclaimable_files: Count = 0
-    """Files that may go now; in Audit: that Enforce would remove."""
+    """Files that may go, those included that wait because of `limits`; in Audit: that Enforce would remove."""
     reclaimable_bytes: Bytes = 0
     """Their bytes."""
     quarantined_files: Count = 0
@@ -154,6 +154,8 @@ class FileReport(Strict):
     """Why."""
     bytes: Bytes = 0
     """What removing it would free."""
+    quarantined: bool = False
+    """Whether it lies in the quarantine."""
     action: Annotated[Omittable[Annotated[str, Field(max_length=32)]], Field(json_schema_extra=omitted)] = None
     """What the last pass did with it."""
     unused_since: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
@@ -188,8 +190,11 @@ class NodeStatus(Strict):
     paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
     """Where the agent looks."""
     holds: Annotated[tuple[HoldReport, ...], Field(strict=False, max_length=MAX_HOLDS)] = ()
-    """What holds removals or purges, at most 16."""
+    """What holds removals or purges, at most 16 and as many as fit."""
+    holds_truncated: bool = False
+    """Whether there is more that holds something; `basekeeper hold list` in the agent's pod shows all."""
     files: Annotated[tuple[FileReport, ...], Field(strict=False, max_length=MAX_FILES)] = ()
-    """Files of the cache, the notable first, at most 32; `basekeeper plan` in the agent's pod shows all."""
+    """Files of the cache, the notable first, at most 32 and as many as fit; `basekeeper plan` in the agent's pod shows
+    all."""
     files_truncated: bool = False
     """Whether there are more files than entries."""

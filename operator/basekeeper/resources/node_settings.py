@@ -140,21 +140,25 @@ class NodeSettings(Strict):
     interval: Duration = duration_default(40 * settings.MINUTE, least=_LEAST_INTERVAL)
     """Time between passes, a duration of at least 1m. Default 40m. nova: [image_cache] manager_interval."""
     minimum_age: MinimumAge = MinimumAge()
-    """How long files must have been unused before they may go, by what each is. Default: as its fields say."""
+    """How long files must have been unused before they may go, by what each is. Default: as its fields say.
+    nova: [image_cache] remove_unused_original_minimum_age_seconds and ..._resized_..."""
     cached_only: Annotated[CachedOnly, Field(strict=False)] = _POLICY.cached_only
     """Keep or Remove bases that no disk needs but that an instance on this node was made from (raw and flat
     disks). Default Keep. nova: keeps them."""
     pinned_images: Annotated[tuple[ImageId, ...], Field(strict=False, max_length=256)] = ()
     """UUIDs of images whose bases are never removed, at most 256. Default: none. nova: has no such option."""
     limits: Limits = Limits()
-    """How much one pass may remove; the rest waits for the next, oldest unused first. Default: as its fields say."""
+    """How much one pass may remove; the rest waits for the next, oldest unused first. Default: as its fields say.
+    nova: no limit."""
     quarantine: Quarantine = Quarantine()
-    """How removed files wait, in case something needs them after all."""
+    """How removed files wait, in case something needs them after all. Default: as its fields say.
+    nova: removes at once."""
     acknowledged: Annotated[tuple[Acknowledged, ...], Field(strict=False, max_length=256)] = ()
     """Paths that cannot be read, hold removals and are known to be harmless, at most 256. Void when the file
     changes; never waives a reference that can be read. Default: none. nova: has no such option."""
     shared_storage: SharedStorage = SharedStorage()
-    """How to behave when other hosts use the same instances directory."""
+    """How to behave when other hosts use the same instances directory. Default: as its fields say.
+    nova: trusts the file compute_nodes."""
 
 
 def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
