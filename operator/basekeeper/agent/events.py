@@ -1,12 +1,13 @@
 """Events on the Node object, where `kubectl describe node` shows them: few, and only what an operator should notice.
 
-At most one of each kind a pass. A hold is told when it begins or changes its reason, not at every pass; holds that
-end by themselves (a limit, a starting instance) and those that somebody ordered are not told at all.
+At most one of each kind a pass. A hold is told when it begins or changes its reason, not at every pass: what counts
+as known is what the node's status said before, also that of an earlier process. Holds that end by themselves (a limit,
+a starting instance) and those that somebody ordered are not told at all.
 """
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from basekeeper.cache.acts import Action
-from basekeeper.cache.report import Report
+from basekeeper.cache.report import Report, Row
 from basekeeper.cache.verdicts import Reason
 from basekeeper.cluster.api import Api, ApiError
 from basekeeper.cluster.kinds import EVENTS
@@ -23,17 +24,30 @@ from basekeeper.resources.quantities import format_size
 
 _log = logging.getLogger(__name__)
 COMPONENT = "basekeeper-agent"
+_MAX_MESSAGE, _MAX_NAME = 1024, 253
+_NAMED = 3
 _QUIET = frozenset({Reason.LIMIT_REACHED, Reason.SPAWN_IN_PROGRESS, Reason.SUSPENDED, Reason.DRAINING})
 
 
 class EventReason(StrEnum):
-    """What events are about; docs/cluster.md lists them."""
+    """What events are about; the texts are in `MEANING`."""
 
     REMOVED = "BaseImagesRemoved"
     RESTORED = "BaseImagesRestored"
     HELD = "RemovalHeld"
     BREAKER_OPENED = "BreakerOpened"
     BREAKER_CLOSED = "BreakerClosed"
+
+
+MEANING: dict[EventReason, str] = {
+    EventReason.REMOVED: "a pass removed files that nothing needed; one a pass, with their number and bytes",
+    EventReason.RESTORED: "files went back from the quarantine: a warning where something needs them, which should not "
+    "have been removed then; normal where `quarantine.drain` put them back",
+    EventReason.HELD: "something began to hold removals or purges that will not end by itself",
+    EventReason.BREAKER_OPENED: "the evidence itself cannot be trusted; nothing is removed until that is over",
+    EventReason.BREAKER_CLOSED: "that is over",
+}
+"""The table of `docs/conditions.md` about events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +80,17 @@ def _acts(report: Report) -> list[Event]:
         size = format_size(sum(row.bytes for row in gone))
         said.append(Event(EventReason.REMOVED, f"removed {_files(len(gone))}, {size}, that nothing needed"))
     if back:
-        wrongly = [row for row in back if row.reason is not Reason.DRAINING]
-        names = ", ".join(row.name for row in (wrongly or back)[:3])
-        why = "that something needs" if wrongly else "to empty the quarantine"
-        said.append(Event(EventReason.RESTORED, f"put back {_files(len(back))} {why}: {names}", warning=bool(wrongly)))
+        said.append(_restored(back))
     return said
+
+
+def _restored(back: Sequence[Row]) -> Event:
+    needed = [row for row in back if row.reason is not Reason.DRAINING]
+    drained = len(back) - len(needed)
+    parts = [f"{_files(len(needed))} that something needs"] if needed else []
+    parts += [f"{_files(drained)} to empty the quarantine"] if drained else []
+    names = ", ".join(row.name for row in (needed or back)[:_NAMED])
+    return Event(EventReason.RESTORED, f"put back {' and '.join(parts)}: {names}", warning=bool(needed))
 
 
 def _breaker(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
@@ -78,7 +98,7 @@ def _breaker(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]
     if now.get("status") == Status.FALSE and was.get("status") != Status.FALSE:
         return [Event(EventReason.BREAKER_OPENED, f"{now['reason']}: {now['message']}", warning=True)]
     if now.get("status") == Status.TRUE and was.get("status") == Status.FALSE:
-        return [Event(EventReason.BREAKER_CLOSED, f"{was['reason']} is over; removals go on")]
+        return [Event(EventReason.BREAKER_CLOSED, f"{was['reason']} is over, and stops nothing any more")]
     return []
 
 
@@ -87,7 +107,18 @@ def _files(count: int) -> str:
 
 
 def _condition(status: Mapping[str, Any], kind: NodeCondition) -> Mapping[str, Any]:
-    return next((item for item in status.get("conditions", ()) if item.get("type") == kind), {})
+    return next((item for item in status.get("conditions") or () if item.get("type") == kind), {})
+
+
+def _name(node: str) -> str:
+    """A name of its own, as long as names may be."""
+    own = uuid4().hex[:16]
+    return f"{node[: _MAX_NAME - len(own) - 1].rstrip('.-')}.{own}"
+
+
+def _cut(message: str) -> str:
+    """A message as long as the API server takes it: it counts bytes."""
+    return message.encode("utf-8", "backslashreplace")[:_MAX_MESSAGE].decode("utf-8", "ignore")
 
 
 def post(api: Api, node: str, owner: Mapping[str, Any] | None, events: list[Event]) -> None:
@@ -99,7 +130,7 @@ def post(api: Api, node: str, owner: Mapping[str, Any] | None, events: list[Even
         now = datetime.now(UTC)
         stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         content = {
-            "metadata": {"name": f"{node}.{uuid4().hex[:16]}", "namespace": EVENTS.namespace},
+            "metadata": {"name": _name(node), "namespace": EVENTS.namespace},
             "involvedObject": {
                 "apiVersion": "v1",
                 "kind": "Node",
@@ -107,7 +138,7 @@ def post(api: Api, node: str, owner: Mapping[str, Any] | None, events: list[Even
                 "uid": (owner or {}).get("uid", node),
             },
             "reason": event.reason.value,
-            "message": event.message[:1024],
+            "message": _cut(event.message),
             "type": "Warning" if event.warning else "Normal",
             "action": event.reason.value,
             "count": 1,
