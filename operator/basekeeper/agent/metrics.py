@@ -48,10 +48,10 @@ class Metrics:
     def count_pass(self, report: Report) -> None:
         """Count one pass."""
         self._passes.labels(report.outcome.value).inc()
+        if report.error:  # it says nothing of the cache, nor how long its phases took
+            return
         for phase in ("observe", "judge", "act"):
             self._seconds.labels(phase).observe(getattr(report.seconds, phase))
-        if report.error:
-            return
         if report.outcome is not Outcome.FAILED:
             self._success.set(report.time)
         for row in report.rows:

@@ -41,7 +41,7 @@ class Reporter:
         """Have this status told; True if it was written now."""
         self._wanted = told
         if time.monotonic() < self._heartbeat_at and not status.differs(told, self.there):
-            self._retry_at = None
+            self._done()
             return False
         return self._write(told)
 
@@ -76,7 +76,11 @@ class Reporter:
             say("the status could not be written: %s", error)
             return False
         self.there, self._wanted = told, told
-        self.last_error, self._retry_at = None, None
-        self._backoff.reset()
+        self._done()
         self._heartbeat_at = now + jittered(HEARTBEAT * 0.9, 0.1)
         return True
+
+    def _done(self) -> None:
+        """What is to be told is told."""
+        self.last_error, self._retry_at = None, None
+        self._backoff.reset()
