@@ -11,7 +11,7 @@ from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, L
 from basekeeper.cache.names import parse
 from basekeeper.cache.plan import NOVA_PASS_SETTLES
 from basekeeper.cache.quarantine_plan import Decision, Hold
-from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Limits, MinimumAge, Mode, Policy
+from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
 from basekeeper.cache.verdicts import Reason, Verdict
 from tests.unit.judging import (
     CLOCK,
@@ -840,6 +840,146 @@ def test_only_the_removed_file_that_qemu_reads_is_needed_when_nothing_names_it()
         (OLD.id, Decision.RESTORE),
         (NEW.id, Decision.PURGE),
     ]
+
+
+# Emptying the quarantine
+
+
+def emptying(drain: Drain, **fields: Any) -> Policy:
+    """A policy that empties the quarantine."""
+    return policy(**{"mode": Mode.ENFORCE, "drain": drain, **fields})
+
+
+BACK = (Decision.RESTORE, Reason.DRAINING)
+GONE = (Decision.PURGE, Reason.DRAINING)
+OVERLAID = (Decision.RESTORE, Reason.IN_USE_BY_OVERLAY)
+YOUNG = removed(ago=MINUTE)
+GIVEN_UP = Memory(given_up=frozenset({removed().id}))
+DRAINED: dict[str, tuple[list[Any], dict[str, Any], tuple[Decision, Reason], tuple[Decision, Reason]]] = {
+    "nothing speaks for it": ([YOUNG], {}, BACK, GONE),
+    "its time is over": ([removed()], {}, BACK, GONE),
+    "it is needed": ([YOUNG], {"usage": NEEDED}, OVERLAID, OVERLAID),
+    "its image is pinned": (
+        [YOUNG],
+        {"memory": Memory(pins={ORIGINAL: NOW + 1})},
+        (Decision.RESTORE, Reason.PINNED),
+        (Decision.RESTORE, Reason.PINNED),
+    ),
+    "something is unknown": ([YOUNG], {"usage": Usage(unknown=(DEAF,))}, BACK, (Decision.HOLD, Reason.UNKNOWN_USAGE)),
+    "an instance starts": ([YOUNG], {"usage": Usage(spawns=(SPAWN,))}, BACK, (Decision.HOLD, Reason.SPAWN_IN_PROGRESS)),
+    "the storage is shared": (
+        [YOUNG],
+        {"usage": Usage(shared=Shared("nfs"))},
+        BACK,
+        (Decision.HOLD, Reason.SHARED_STORAGE),
+    ),
+    "the clock jumped": (
+        [YOUNG],
+        {"memory": Memory(clock=before(HOUR, jump=DAY))},
+        BACK,
+        (Decision.HOLD, Reason.CLOCK_JUMPED),
+    ),
+    "the directories are others": (
+        [YOUNG],
+        {"memory": Memory(directories=Directories.OTHER)},
+        BACK,
+        (Decision.HOLD, Reason.OTHER_DIRECTORY),
+    ),
+    "the memory was lost": ([YOUNG], {"memory": Memory(directories=Directories.MEMORY_LOST)}, BACK, GONE),
+    "nova holds its lock": (
+        [YOUNG],
+        {"usage": Usage(nova_locks=frozenset({ORIGINAL}))},
+        (Decision.WAIT, Reason.LOCKED_BY_NOVA),
+        (Decision.WAIT, Reason.LOCKED_BY_NOVA),
+    ),
+    "a process has it open": (
+        [YOUNG],
+        {"usage": Usage(open_files={YOUNG.inode: OPEN_BY})},
+        (Decision.WAIT, Reason.OPEN_IN_PROCESS),
+        (Decision.WAIT, Reason.OPEN_IN_PROCESS),
+    ),
+    "qemu reads it": (
+        [YOUNG],
+        {"usage": Usage(qemu_locks=frozenset({YOUNG.inode}))},
+        (Decision.RESTORE, Reason.LOCKED_BY_QEMU),
+        (Decision.RESTORE, Reason.LOCKED_BY_QEMU),
+    ),
+    "its name is taken, and it is not due": ([YOUNG, NEWER], {}, WAIT, GONE),
+    "its name is taken, and it is due": ([removed(), NEWER], {}, PURGE, GONE),
+    "its name is a directory's": ([YOUNG, replace(NEWER, type=FileType.DIRECTORY)], {}, WAIT, GONE),
+    "its name is taken, and it is needed": ([YOUNG, NEWER], {"usage": NEEDED}, CONFLICT, CONFLICT),
+    "its name is taken by a copy, and it is needed": (
+        [YOUNG, NEWER],
+        {"usage": NEEDED, "memory": Memory(compared={COMPARED: True})},
+        WAIT,
+        GONE,
+    ),
+    "its name is taken, and qemu reads it": (
+        [YOUNG, NEWER],
+        {"usage": Usage(qemu_locks=frozenset({YOUNG.inode})), "memory": GIVEN_UP},
+        CONFLICT,
+        CONFLICT,
+    ),
+}
+
+
+@pytest.mark.parametrize(("things", "given", "restored", "purged"), DRAINED.values(), ids=DRAINED)
+def test_an_emptied_quarantine_gives_back_or_purges_as_the_evidence_allows(
+    things: list[Any], given: dict[str, Any], restored: tuple[Decision, Reason], purged: tuple[Decision, Reason]
+) -> None:
+    assert decision(*things, policy=emptying(Drain.RESTORE), **given) == restored
+    assert decision(*things, policy=emptying(Drain.PURGE), **given) == purged
+
+
+def test_a_suspended_policy_empties_the_quarantine_into_the_cache_only() -> None:
+    assert decision(YOUNG, policy=emptying(Drain.RESTORE, suspend=True)) == BACK
+    assert decision(YOUNG, policy=emptying(Drain.PURGE, suspend=True)) == (Decision.HOLD, Reason.SUSPENDED)
+
+
+@pytest.mark.parametrize("drain", Drain)
+def test_nothing_is_removed_while_the_quarantine_is_emptied(drain: Drain) -> None:
+    files = [cached(name) for name in EVERY.values()]
+    found = judge(*files, cached(OTHER, age=0), policy=emptying(drain))
+    assert {item.file.name.raw: (item.verdict, item.reason) for item in found.files} == {
+        **dict.fromkeys(EVERY.values(), hold(Reason.DRAINING)),
+        OTHER: TOO_YOUNG,
+    }
+    assert [item.reason for item in found.holds] == [Reason.DRAINING]
+
+
+@pytest.mark.parametrize("drain", Drain)
+def test_in_audit_no_quarantine_is_emptied(drain: Drain) -> None:
+    audit = emptying(drain, mode=Mode.AUDIT)
+    assert decision(YOUNG, policy=audit) == WAIT
+    assert decision(removed(), policy=audit) == PURGE
+    assert verdict(cached(), policy=audit) == EXPIRED
+
+
+DRAINED_RIVALS: dict[str, tuple[Usage, dict[str, Decision]]] = {
+    "nothing needs either": (Usage(), {"old": Decision.WAIT, "new": Decision.RESTORE}),
+    "qemu reads the old one": (
+        Usage(qemu_locks=frozenset({OLD.inode})),
+        {"old": Decision.RESTORE, "new": Decision.WAIT},
+    ),
+    "a process has the old one open": (
+        Usage(open_files={OLD.inode: OPEN_BY}),
+        {"old": Decision.WAIT, "new": Decision.WAIT},
+    ),
+    "a process has the new one open": (
+        Usage(open_files={NEW.inode: OPEN_BY}),
+        {"old": Decision.WAIT, "new": Decision.WAIT},
+    ),
+    "something needs the name": (NEEDED, {"old": Decision.HOLD, "new": Decision.RESTORE}),
+}
+
+
+@pytest.mark.parametrize(("usage", "expected"), DRAINED_RIVALS.values(), ids=DRAINED_RIVALS)
+def test_of_two_removed_files_of_one_name_an_emptied_quarantine_gives_back_one(
+    usage: Usage, expected: dict[str, Decision]
+) -> None:
+    rivals = [replace(entry, due_at=NOW + HOUR) for entry in (OLD, NEW)]
+    found = judge(*rivals, usage=usage, policy=emptying(Drain.RESTORE))
+    assert {item.entry.id.rpartition(".")[2]: item.decision for item in found.entries} == expected
 
 
 def test_a_plan_is_sorted_and_says_what_it_would_do_in_which_order() -> None:

@@ -30,7 +30,7 @@ from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, L
 from basekeeper.cache.names import Kind, parse
 from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
-from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Limits, MinimumAge, Mode, Policy
+from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
 from basekeeper.cache.verdicts import Reason, Verdict
 from tests.unit.judging import (
     CLOCK,
@@ -138,6 +138,7 @@ policies = st.builds(
     cached_only=st.sampled_from(CachedOnly),
     pinned_images=st.frozensets(st.sampled_from(IMAGES), max_size=1),
     limits=limits,
+    drain=st.sampled_from([None, None, None, *Drain]),
     acknowledged=st.lists(st.builds(AcknowledgedPath, paths, st.just("gone"), st.none() | moments), max_size=1).map(
         tuple
     ),
@@ -306,8 +307,54 @@ def test_nothing_is_purged_while_anything_is_unknown_or_may_be_starting(world: W
 
 @given(worlds)
 def test_the_mode_changes_no_verdict(world: World) -> None:
-    audit, enforce = (replace(world, policy=replace(world.policy, mode=mode)).judge() for mode in Mode)
+    audit, enforce = (replace(world, policy=replace(world.policy, mode=mode, drain=None)).judge() for mode in Mode)
     assert audit == enforce
+
+
+def emptying(world: World, drain: Drain | None) -> Plan:
+    """The plan for a world in which the quarantine is emptied like this."""
+    return replace(world, policy=replace(world.policy, mode=Mode.ENFORCE, drain=drain)).judge()
+
+
+@given(worlds, st.sampled_from(Drain))
+def test_nothing_is_removed_while_the_quarantine_is_emptied(world: World, drain: Drain) -> None:
+    assert emptying(world, drain).removals == ()
+
+
+@given(worlds, st.sampled_from(Drain))
+def test_in_audit_no_quarantine_is_emptied(world: World, drain: Drain) -> None:
+    audit = replace(world.policy, mode=Mode.AUDIT)
+    plain, emptied = (replace(world, policy=replace(audit, drain=order)).judge() for order in (None, drain))
+    assert plain == emptied
+
+
+@given(worlds)
+def test_an_emptied_quarantine_gives_back_whatever_would_go_back_and_purges_no_more(world: World) -> None:
+    plain, emptied = emptying(world, None), emptying(world, Drain.RESTORE)
+    assert {item.entry.id for item in plain.restores} <= {item.entry.id for item in emptied.restores}
+    assert {item.entry.id for item in emptied.purges} <= {item.entry.id for item in plain.purges}
+
+
+@given(worlds)
+def test_an_emptied_quarantine_purges_sooner_and_nothing_else(world: World) -> None:
+    """Whatever `Purge` purges, age alone would let go one day."""
+    entries = tuple(replace(entry, removed_at=0.0, due_at=0.0) for entry in world.inventory.entries)
+    due = replace(world, inventory=replace(world.inventory, entries=entries))
+    steady = replace(due, memory=replace(due.memory, ages_since=None))
+    one, other = emptying(world, Drain.PURGE), emptying(steady, None)
+    if world.memory.directories is not Directories.MEMORY_LOST:
+        assert {item.entry.id for item in one.purges} == {item.entry.id for item in other.purges}
+    assert one.restores == emptying(world, None).restores
+
+
+@given(worlds)
+def test_every_file_of_an_emptied_quarantine_goes_back_unless_something_says_why_not(world: World) -> None:
+    found = emptying(world, Drain.RESTORE)
+    back = {item.entry.name.raw for item in found.restores}
+    taken = {file.name.raw for file in world.inventory.files}
+    passing = {Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS}
+    waiting = {item.entry.name.raw for item in found.entries if item.reason in passing}
+    assert {entry.name.raw for entry in world.inventory.entries} <= back | taken | waiting
 
 
 @given(worlds)
@@ -458,6 +505,8 @@ REACHED: dict[str, Callable[[Plan], bool]] = {
     "the purge of a copy": lambda found: any(item.as_copy for item in found.purges),
     "a restore": lambda found: bool(found.restores),
     "a conflict": lambda found: any(item.reason is Reason.CONFLICT for item in found.entries),
+    "a drain into the cache": lambda found: any(item.reason is Reason.DRAINING for item in found.restores),
+    "a drain into nothing": lambda found: any(item.reason is Reason.DRAINING for item in found.purges),
 }
 
 

@@ -86,7 +86,7 @@ def judge_entries(
         elif needed:
             rivals = [other for other in inventory.entries if other.name.raw == entry.name.raw]
             judged.append(_restore_or_give_way(entry, rivals, needed, usage))
-        elif drain is Drain.RESTORE and entry.name.raw not in taken and _is_newest(entry, inventory.entries):
+        elif drain is Drain.RESTORE and entry.name.raw not in taken and _goes_first(entry, inventory.entries, need):
             message = "the policy empties the quarantine (quarantine.drain: Restore); it goes back"
             judged.append(JudgedEntry(entry, Decision.RESTORE, Reason.DRAINING, message))
         else:
@@ -94,10 +94,11 @@ def judge_entries(
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
 
 
-def _is_newest(entry: QuarantineEntry, entries: Sequence[QuarantineEntry]) -> bool:
-    """Whether no other removed file of its name was removed later: only one of them can go back."""
-    rivals = (other for other in entries if other.name.raw == entry.name.raw)
-    return entry == max(rivals, key=lambda other: (other.removed_at, other.id))
+def _goes_first(entry: QuarantineEntry, entries: Sequence[QuarantineEntry], need: Need) -> bool:
+    """Whether of all removed files of its name this one goes back: none is needed, and none was removed later."""
+    rivals = [other for other in entries if other.name.raw == entry.name.raw]
+    needed = any(need(other.name, other.inode) for other in rivals)
+    return not needed and entry == max(rivals, key=lambda other: (other.removed_at, other.id))
 
 
 def _is_file(found: CachedFile | None) -> bool:
