@@ -134,3 +134,31 @@ def test_the_last_and_longest_mount_counts(path: bytes, kind: str) -> None:
 
 def test_this_machine_knows_the_type_of_its_root() -> None:
     assert file_system_type(Path("/proc/self/mountinfo").read_bytes(), b"/") != ""
+
+
+def test_the_room_of_the_cache_s_own_file_system_is_told(host: Host) -> None:
+    host.base.mkdir()
+    found = storage.capacity(host)
+    assert found is not None
+    assert found.type
+    assert 0 < found.size
+    assert 0 <= found.available <= found.size
+
+
+def test_a_cache_behind_a_symlink_is_asked_where_it_lies(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def kind(_mounts: bytes, path: bytes) -> str:
+        asked.append(path)
+        return "xfs"
+
+    monkeypatch.setattr(storage, "file_system_type", kind)
+    elsewhere = host.instances / "elsewhere"
+    elsewhere.mkdir()
+    host.base.symlink_to(elsewhere)
+    found = storage.capacity(host)
+    assert (found is not None and found.type, asked) == ("xfs", [bytes(elsewhere.resolve())])
+
+
+def test_room_that_cannot_be_asked_is_not_known(host: Host) -> None:
+    assert storage.capacity(host) is None
