@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +89,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # what runs under strace ends with it
                 env={**environment, **self.environment, "PYTHONPATH": str(ROOT / "operator")},
             )
 
@@ -100,9 +101,15 @@ class Program:
         try:
             return self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             raise
+
+    def kill(self) -> None:
+        """End it, and what runs under it, at once."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     @property
     def said(self) -> str:
@@ -136,9 +143,7 @@ class Fleet:
         self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for program in self.programs.values():
-            if program.process is not None and program.process.poll() is None:
-                program.process.kill()
-                program.process.wait()
+            program.kill()
         for program in self.programs.values():
             sys.stderr.write(f"--- {program.name}\n{program.said[-4000:]}\n")  # pytest shows it where a test failed
         self.cluster.heal()

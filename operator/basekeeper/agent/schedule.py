@@ -6,7 +6,7 @@ from basekeeper.cluster.backoff import Backoff, jittered
 
 _SPAWN_RETRY = 60.0
 """Seconds after a pass that starting instances alone held: busy nodes must not starve."""
-_SOON = 15.0
+_SOON = 5.0
 _SOON_SHARE = 0.02
 
 

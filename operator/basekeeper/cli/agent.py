@@ -11,7 +11,7 @@ from basekeeper.cluster.logs import LogFormat
 
 from . import in_cluster
 from . import options as o
-from .errors import UsageError
+from .errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
     from basekeeper.cluster.connection import Connection
@@ -70,11 +70,14 @@ def _run(
     patience: float,
     stop: threading.Event,
 ) -> None:
-    from basekeeper.agent.program import Agent, Setup  # noqa: PLC0415 (brings kopf with it)
+    from basekeeper.agent.program import Agent, Ended, Setup  # noqa: PLC0415 (brings kopf with it)
     from basekeeper.cluster.probes import CannotListen  # noqa: PLC0415
 
     try:
         program = Agent(Setup(host, listen, within, patience), connection)
     except CannotListen as error:
         raise UsageError(str(error)) from error
-    program.run(stop)
+    try:
+        program.run(stop)
+    except Ended as error:
+        raise CommandFailed(str(error)) from error

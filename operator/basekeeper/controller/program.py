@@ -39,6 +39,8 @@ _SHARE = 20
 _AT_LEAST_EVERY = 30.0
 _STATUS_EVERY = 30.0
 """Seconds between two writes of one policy's status."""
+_STATUS_SETTLES = 7.0
+"""Seconds after a new generation in which most nodes of a small cloud report: the first status can tell of them."""
 _LIST_EVERY = 3600.0
 _STUCK_AFTER = 600.0
 
@@ -69,6 +71,8 @@ class Controller:
         self._listed = False
         self._beat = time.monotonic()
         self._written: dict[str, float] = {}
+        self._first_seen: dict[tuple[str, int], float] = {}
+        """When each policy's present generation was first seen, by uid and generation."""
         self._trouble: str | None = None
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="writer")
         pods = kinds.pods(setup.namespace)
@@ -133,6 +137,10 @@ class Controller:
                 self._trouble = str(error)
                 pause = backoff.failed()
                 _log.warning("%s; trying again in %.0f s", error, pause)
+            except Exception as error:  # noqa: BLE001 (one object that nobody foresaw must not leave all nodes alone)
+                self._trouble = f"{type(error).__name__}: {error}"
+                pause = backoff.failed()
+                _log.exception("this turn failed in a way that nobody foresaw; trying again in %.0f s", pause)
             self._stopping.wait(pause)
             self._sleep()
 
@@ -149,7 +157,9 @@ class Controller:
 
     def _statuses_due(self, now: float) -> Iterator[float]:
         """When statuses that were written lately may be written again: what came meanwhile waits for that."""
-        return (at + _STATUS_EVERY for at in self._written.values() if at + _STATUS_EVERY > now)
+        due = [at + _STATUS_EVERY for at in self._written.values()]
+        due += [at + _STATUS_SETTLES for at in self._first_seen.values()]
+        return (at for at in due if at > now)
 
     def _list(self) -> None:
         """List everything anew. Raises ApiError."""
@@ -179,7 +189,8 @@ class Controller:
             world = self._store.world()
             aim = desired(world, time.time())
             failures = self._write_nodes(world, aim)
-            failures += self._write_statuses()
+            after = self._store.world()
+            failures += self._write_statuses(after, aim if after == world else desired(after, time.time()))
         if failures:
             with self._wake:
                 self._dirty = True
@@ -227,18 +238,20 @@ class Controller:
         _log.info("deleted the object of %s: its node is gone, or its agent for a day", cache.name)
         self._store.caches.deleted(cache.name)
 
-    def _write_statuses(self) -> list[ApiError]:
+    def _write_statuses(self, world: World, aim: Desired) -> list[ApiError]:
         """Write the policies' statuses that changed, each at most every half minute."""
         now = time.monotonic()
-        world = self._store.world()
-        aim = desired(world, time.time())
         wanted = rollup.statuses(world, aim, time.time())
         self._count(wanted)
         self._written = {name: at for name, at in self._written.items() if name in wanted and now - at < _STATUS_EVERY}
+        generations = {(policy.uid, policy.generation) for policy in world.policies.values()}
+        self._first_seen = {key: self._first_seen.get(key, now) for key in generations}
         changed = [
-            (world.policies[name], status)
-            for name, status in wanted.items()
-            if name not in self._written and not rollup.unchanged(world.policies[name].status, status)
+            (policy, wanted[name])
+            for name, policy in world.policies.items()
+            if name not in self._written
+            and now - self._first_seen[policy.uid, policy.generation] >= _STATUS_SETTLES
+            and not rollup.unchanged(policy.status, wanted[name])
         ]
         return self._all(self._write_status, changed)
 
