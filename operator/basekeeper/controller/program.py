@@ -142,24 +142,23 @@ class Controller:
                 pause = backoff.failed()
                 _log.exception("this turn failed in a way that nobody foresaw; trying again in %.0f s", pause)
             self._stopping.wait(pause)
-            self._sleep()
+            self._sleep(began)
 
-    def _sleep(self) -> None:
-        """Sleep until something changed, or it is time anyway."""
-        until = time.monotonic() + _AT_LEAST_EVERY
+    def _sleep(self, began: float) -> None:
+        """Sleep until something changed, or it is time anyway; `began` is when the last turn began."""
+        until = min([time.monotonic() + _AT_LEAST_EVERY, *self._statuses_due(began)])
         with self._wake:
             while not self._stopping.is_set() and not self._dirty and self._trouble is None:
-                now = time.monotonic()
-                wait = min(until, self._list_at, *self._statuses_due(now)) - now
+                wait = min(until, self._list_at) - time.monotonic()
                 if wait <= 0:
                     return
                 self._wake.wait(wait)
 
-    def _statuses_due(self, now: float) -> Iterator[float]:
-        """When statuses that were written lately may be written again: what came meanwhile waits for that."""
+    def _statuses_due(self, began: float) -> Iterator[float]:
+        """When statuses may be written that could not be in the turn that `began` then."""
         due = [at + _STATUS_EVERY for at in self._written.values()]
         due += [at + _STATUS_SETTLES for at in self._first_seen.values()]
-        return (at for at in due if at > now)
+        return (at for at in due if at > began)
 
     def _list(self) -> None:
         """List everything anew. Raises ApiError."""
