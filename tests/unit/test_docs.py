@@ -1,12 +1,17 @@
 """The documentation says what the code does: reasons, commands and fields are compared, not remembered."""
 
 import re
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.main import get_command
 
+from basekeeper.agent import events
+from basekeeper.agent.events import EventReason
 from basekeeper.cache.names import Kind
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.settings import Policy
@@ -14,6 +19,16 @@ from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Reason, Verdict
 from basekeeper.cli import document
 from basekeeper.cli.app import app
 from basekeeper.resources import manifest
+from basekeeper.resources.conditions import (
+    NODE_MEANING,
+    POLICY_MEANING,
+    WHY_MEANING,
+    Meaning,
+    NodeCondition,
+    PolicyCondition,
+    Why,
+)
+from basekeeper.resources.image_cache_policy import STATE_MEANING, NodeState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +42,49 @@ def test_the_page_on_evidence_lists_every_reason_with_its_meaning() -> None:
     table = page.partition("## Reasons")[2]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
     assert rows == {reason.value: meaning for reason, meaning in MEANING.items()}
+
+
+def section(page: str, heading: str) -> dict[str, list[str]]:
+    """The table under a heading of a page: its first column, and the others."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
+    assert len({name for name, _ in rows}) == len(rows)
+    return {name: rest.split(" | ") for name, rest in rows}
+
+
+CONDITIONS: dict[str, tuple[type[StrEnum], Mapping[Any, Meaning]]] = {
+    "ImageCachePolicy": (PolicyCondition, POLICY_MEANING),
+    "NodeImageCache": (NodeCondition, NODE_MEANING),
+}
+
+
+@pytest.mark.parametrize("heading", CONDITIONS)
+def test_the_page_on_conditions_says_of_each_what_true_false_and_unknown_mean(heading: str) -> None:
+    kinds, meanings = CONDITIONS[heading]
+    assert set(meanings) == set(kinds)
+    told = {kind.value: [said.true, said.false, said.unknown] for kind, said in meanings.items()}
+    assert section("conditions.md", heading) == told
+
+
+WORDS: dict[str, tuple[type[StrEnum], Mapping[Any, str]]] = {
+    "Reasons": (Why, WHY_MEANING),
+    "States of nodes": (NodeState, STATE_MEANING),
+    "Events": (EventReason, events.MEANING),
+}
+
+
+@pytest.mark.parametrize("heading", WORDS)
+def test_the_page_on_conditions_lists_every_word_with_its_meaning_in_order(heading: str) -> None:
+    words, meanings = WORDS[heading]
+    assert set(meanings) == set(words)
+    assert list(section("conditions.md", heading).items()) == [(word.value, [meanings[word]]) for word in words]
+
+
+def test_every_reason_of_a_condition_has_a_user() -> None:
+    """A word that nothing says would be looked for in vain."""
+    parts = (ROOT / "operator/basekeeper" / part for part in ("agent", "controller"))
+    code = "".join(path.read_text(encoding="utf-8") for part in parts for path in part.glob("*.py"))
+    assert [why.name for why in Why if f"Why.{why.name}" not in code] == []
 
 
 @pytest.mark.parametrize("values", [Outcome, Verdict, Kind], ids=lambda values: values.__name__)

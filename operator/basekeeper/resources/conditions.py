@@ -59,32 +59,35 @@ class Meaning:
     unknown: str
 
 
+_NEVER = "never written; a condition that is missing, or about an older generation, says nothing yet"
+_NOT_SEEN = "no policy selects the node, or no pass has ended yet that could see it"
+
 POLICY_MEANING: dict[PolicyCondition, Meaning] = {
     PolicyCondition.READY: Meaning(
         "the policy is accepted, and at least 95 % of the nodes that follow it and are Ready themselves run this "
         "generation of it; also with no such node, and in Audit or suspended like in Enforce",
         "it is not accepted, or more nodes than that do not run this generation yet",
-        "the controller has not seen this generation yet",
+        _NEVER,
     ),
     PolicyCondition.ENFORCING: Meaning(
         "at least one node removes by this policy",
         "no node removes by it: it is in Audit, suspended, not accepted, or no node has been told yet",
-        "the controller has not seen this generation yet",
+        _NEVER,
     ),
     PolicyCondition.DEGRADED: Meaning(
         "a node that follows it fails, has an open breaker, is missing or stale",
         "no node is in trouble; holds are told by `status.nodes.holding`, they are no trouble by themselves",
-        "the controller has not seen this generation yet",
+        _NEVER,
     ),
     PolicyCondition.ROLLING_OUT: Meaning(
         "a change that makes nodes more aggressive has not reached all of them; the message says what it waits for",
         "every node has been told",
-        "the controller has not seen this generation yet",
+        _NEVER,
     ),
     PolicyCondition.OVERRIDDEN: Meaning(
         "nodes that its selector matches follow another policy, which the message names",
         "every node that its selector matches follows it",
-        "the controller has not seen this generation yet",
+        _NEVER,
     ),
 }
 """The table of `docs/conditions.md` about policies."""
@@ -93,34 +96,34 @@ NODE_MEANING: dict[NodeCondition, Meaning] = {
     NodeCondition.READY: Meaning(
         "the last pass ended without failure",
         "the last pass failed, as a whole or for a file; the message says why",
-        "no pass has been made: there is no policy for the node, or the first pass is under way",
+        "no policy selects the node, so that no pass is made",
     ),
     NodeCondition.POLICY_APPLIED: Meaning(
         "the last pass ran under the settings of `status.observedGeneration`",
         "the node removes nothing: it has no policy, or settings that its agent does not understand, may not read or "
         "has not been able to confirm for a week",
-        "no pass has been made yet",
+        _NEVER,
     ),
     NodeCondition.LIBVIRT_REACHABLE: Meaning(
         "libvirt listed all domains in the last pass",
         "it did not, so that removals are held; the message says why",
-        "no pass has been made, or the agent was told that this host has no libvirt",
+        f"{_NOT_SEEN}; or the agent was told that this host has no libvirt",
     ),
     NodeCondition.SHARED_STORAGE: Meaning(
         "other hosts use the node's instances directory, so that removals are held",
         "no sign of another host",
-        "no pass has been made yet",
+        _NOT_SEEN,
     ),
     NodeCondition.BREAKER_CLOSED: Meaning(
         "no anomaly stands in the way of removals",
         "the evidence itself cannot be trusted, so that nothing is removed; the reason is one of the anomalies of "
         "docs/evidence.md",
-        "no pass has been made yet",
+        _NOT_SEEN,
     ),
     NodeCondition.HOLDING: Meaning(
         "something that would go is held; the reason is the weightiest, `status.holds` lists them",
         "nothing is held",
-        "no pass has been made yet",
+        _NOT_SEEN,
     ),
 }
 """The table of `docs/conditions.md` about nodes."""
@@ -152,7 +155,6 @@ class Why(StrEnum):
 
     DONE = "PassEnded"
     FAILED = "PassFailed"
-    NOT_YET = "NoPass"
     NO_POLICY = "NoPolicy"
     APPLIED = "Applied"
     NOT_UNDERSTOOD = "NotUnderstood"
@@ -190,10 +192,10 @@ WHY_MEANING: dict[Why, str] = {
     Why.NOT_OVERRIDDEN: "no other policy takes a node of this one",
     Why.DONE: "the last pass ended without failure",
     Why.FAILED: "the last pass failed",
-    Why.NOT_YET: "no pass has been made yet",
-    Why.NO_POLICY: "no policy selects the node; nothing is observed and nothing removed",
+    Why.NO_POLICY: "no policy selects the node, or it has been told of none; nothing is observed and nothing removed",
     Why.APPLIED: "the last pass ran under these settings",
-    Why.NOT_UNDERSTOOD: "the settings have fields or values that the agent does not know; it acts as in Audit",
+    Why.NOT_UNDERSTOOD: "the settings have fields or values that the agent does not know, or the answer was none of "
+    "the API server's; it acts as in Audit",
     Why.NOT_PERMITTED: "the API server refuses the agent its own object; it acts as in Audit",
     Why.TOO_OLD: "the API server has been away for a week; the agent acts as in Audit",
     Why.REACHABLE: "libvirt listed all domains",
