@@ -141,7 +141,7 @@ def test_the_room_of_the_cache_s_own_file_system_is_told(host: Host) -> None:
     found = storage.capacity(host)
     assert found is not None
     assert found.type
-    assert 0 < found.size
+    assert found.size > 0
     assert 0 <= found.available <= found.size
 
 
