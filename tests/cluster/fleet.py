@@ -35,11 +35,9 @@ Object = dict[str, Any]
 
 
 def install(cluster: ControlPlane) -> None:
-    """Apply what a cluster administrator applies, and wait until it works."""
-    for part in ("crds", "rbac", "admission"):
-        files = sorted((DEPLOY / part).glob("*.yaml"), key=lambda path: (path.name != "namespace.yaml", path.name))
-        for path in files:
-            cluster.kubectl("apply", "--server-side", "-f", str(path))
+    """Apply what a cluster administrator applies, in one command as the README has it, and wait until it works."""
+    parts = [word for part in ("crds", "rbac", "admission") for word in ("-f", str(DEPLOY / part))]
+    cluster.kubectl("apply", "--server-side", *parts)
     for name in ("imagecachepolicies", "nodeimagecaches"):
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.basekeeper.io")
     eventually(lambda: _serves(cluster), "the API server serves the custom resources")
