@@ -6,6 +6,8 @@ from basekeeper.cluster.backoff import Backoff, jittered
 
 _SPAWN_RETRY = 60.0
 """Seconds after a pass that starting instances alone held: busy nodes must not starve."""
+_LEAST = 1.0
+"""Seconds between passes at the least: a node's object has no floor, only the policy's has."""
 _SOON = 5.0
 _SOON_SHARE = 0.02
 
@@ -22,7 +24,7 @@ class Schedule:
         """A pass ended at `now`; the next one is due an interval later, or soon if only spawns held something."""
         if interval != self._interval:
             self._interval, self._retries = interval, None
-        wait = jittered(interval, 0.1)
+        wait = jittered(max(interval, _LEAST), 0.1)
         if held_by_spawns:
             self._retries = self._retries or Backoff(_SPAWN_RETRY, max(interval, _SPAWN_RETRY))
             wait = min(wait, self._retries.failed())
