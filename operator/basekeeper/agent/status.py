@@ -319,7 +319,9 @@ def _fitted(told: dict[str, Any], order: Order, host: Host) -> dict[str, Any]:
     holds: Sequence[Any] = told.pop("holds", [])
     files: Sequence[Any] = told.pop("files", [])
     more_holds, more_files = told.pop("holdsTruncated", False), told.pop("filesTruncated", False)
-    fitting = (most for most in _MESSAGES if room - _length(_abridged(told, most)) >= _LISTS)
+    # Beside what an earlier pass saw, which was cut to its own room, the room would say something else each time.
+    lengths = _MESSAGES if "error" not in told.get("lastPass", {}) else _MESSAGES[2:]
+    fitting = (most for most in lengths if room - _length(_abridged(told, most)) >= _LISTS)
     most = next(fitting, _MESSAGES[-1])
     made = _abridged(told, most)
     holds = [{**hold, "message": _brief(hold["message"], min(most, _HOLD))} for hold in holds]
