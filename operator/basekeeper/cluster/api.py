@@ -35,6 +35,10 @@ class ApiRefused(ApiError):
     """The server answered, and the answer is no: any 4xx but 429 and those that have classes of their own."""
 
 
+class NotTheServer(ApiRefused):
+    """Somebody else answered, as whatever stands in between may: nothing to obey, and no reason to go on as before."""
+
+
 class NotFound(ApiRefused):
     """There is no such object, or no such resource."""
 
@@ -74,6 +78,7 @@ class Api:
     """The API server."""
 
     def __init__(self, connection: Connection, field_manager: str, counted: Counted = lambda _method, _code: None):
+        self._connection = connection
         self._client = client.ApiClient(connection.configuration)
         self._client.user_agent = f"basekeeper/{field_manager}"
         self._manager = field_manager
@@ -81,25 +86,25 @@ class Api:
 
     def get(self, resource: Resource, name: str) -> dict[str, Any]:
         """One object, whole. Raises ApiError."""
-        return self._ask("GET", resource.path(name))
+        return _expected(self._ask("GET", resource.path(name)), resource.kind)
 
     def pages(self, resource: Resource, **selectors: str) -> Iterator[dict[str, Any]]:
         """All objects, a page at a time; `labelSelector` and `fieldSelector` choose. Raises ApiError."""
         going = ""
         while True:
             asked = {"limit": str(_PAGE), **selectors, **({"continue": going} if going else {})}
-            page = self._ask("GET", f"{resource.path()}?{urlencode(asked)}")
+            page = _expected(self._ask("GET", f"{resource.path()}?{urlencode(asked)}"), f"{resource.kind}List")
             yield page
             going = page.get("metadata", {}).get("continue", "")
             if not going:
                 return
 
     def serves(self, resource: Resource) -> bool:
-        """Whether discovery lists this resource. Raises ApiAway."""
+        """Whether discovery lists this resource. Raises ApiError."""
         root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
         try:
             found = self._ask("GET", root)
-        except ApiRefused:
+        except NotFound:
             return False
         return any(item.get("name") == resource.plural for item in found.get("resources", ()))
 
@@ -137,22 +142,37 @@ class Api:
         accept: str = "application/json",
     ) -> dict[str, Any]:
         headers = {"Accept": accept} | ({"Content-Type": content_type} if content_type else {})
+        status, raw, authorization = self._send(method, path, body, headers)
+        if status == HTTPStatus.UNAUTHORIZED and self._connection.renew(authorization):
+            status, raw, _ = self._send(method, path, body, headers)
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            raise _error(status, raw)
         try:
-            response = self._client.call_api(
-                *self._client.param_serialize(
-                    method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
-                ),
-                _request_timeout=_TIMEOUT,
-            )
+            answer = json.loads(raw) if raw else {}
+        except ValueError as error:
+            raise NotTheServer(f"something else than the API server answers: {_short(_text(raw))}") from error
+        return answer if isinstance(answer, dict) else {}
+
+    def _send(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """Status and body of an answer, and the credentials that were used. Raises ApiAway."""
+        request = self._client.param_serialize(
+            method, path, header_params=dict(headers), body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            response = self._client.call_api(*request, _request_timeout=_TIMEOUT)
             raw = response.read()  # type: ignore[no-untyped-call]
         except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
             self._counted(method, "error")
             raise ApiAway(f"the API server does not answer: {_short(str(error))}") from error
         self._counted(method, str(response.status))
-        if response.status < HTTPStatus.MULTIPLE_CHOICES:
-            answer = json.loads(raw) if raw else {}
-            return answer if isinstance(answer, dict) else {}
-        raise _error(response.status, raw)
+        return response.status, raw, str(request[2].get("authorization", ""))
+
+
+def _expected(answer: dict[str, Any], kind: str) -> dict[str, Any]:
+    """An answer of this kind. Raises NotTheServer."""
+    if answer.get("kind") != kind or not isinstance(answer.get("metadata"), dict):
+        raise NotTheServer(f"something else than the API server answers: no {kind}, but {answer.get('kind')!r}")
+    return answer
 
 
 def _error(status: int, raw: bytes) -> ApiError:
@@ -160,12 +180,16 @@ def _error(status: int, raw: bytes) -> ApiError:
     try:
         said = str(json.loads(raw).get("message") or "")
     except (ValueError, AttributeError):
-        said = raw.decode("utf-8", "replace")
+        said = _text(raw)
     message = f"the API server answers {status}: {_short(said)}"
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ApiAway(message)
-    kind = {HTTPStatus.NOT_FOUND: NotFound, HTTPStatus.CONFLICT: Conflict}.get(HTTPStatus(status), ApiRefused)
-    return kind(message)
+    kinds: dict[int, type[ApiRefused]] = {HTTPStatus.NOT_FOUND: NotFound, HTTPStatus.CONFLICT: Conflict}
+    return kinds.get(status, ApiRefused)(message)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _short(text: str) -> str:
