@@ -2,8 +2,8 @@
 
 Seen with kopf 1.45 against a real API server: a minute of 503 makes `kopf.operator()` raise, so does a deleted CRD;
 where the CRD appears after the start it never watches; and objects that were deleted while it was disconnected give
-no event after the next list. So kopf is started only when discovery serves every resource, and each start is told to
-the owner, who lists everything anew. Nothing else of the program depends on this thread.
+no event after the next list. So kopf is started only when discovery serves every resource, and each list of its is
+told to the owner, who lists everything anew. Nothing else of the program depends on this thread.
 
 Only `kopf.on.event` handlers are used: timers, daemons and the handlers of changes put finalizers and annotations on
 objects, and those would block deletions when no operator is there.
@@ -20,8 +20,9 @@ from typing import Any
 import kopf
 
 from .api import Api, ApiError, Resource
-from .backoff import Backoff
+from .backoff import Backoff, jittered
 from .connection import Connection
+from .contact import Contact
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
@@ -29,11 +30,13 @@ _DEAF_AFTER = 90.0
 """Seconds in which an event must come that is sure to come, as after a write of our own."""
 _LIVED = 60.0
 """Seconds after which an end counts as the first of its kind again."""
-_STOP_TIMEOUT = 10.0
-_LIST_SETTLES = 3.0
-"""Seconds after the last object of a list until the list is taken to be over."""
-_EMPTY_LIST_SETTLES = 10.0
-"""The same after a start, for lists without an object."""
+_CLOSED_TOO_LONG = 180.0
+"""Seconds without a watch after which kopf is started again, whatever it is waiting for."""
+_JUST_HEARD = 2.0
+"""Seconds after an event in which nothing is expected: the one that is sure to come may have been that."""
+_STOP_TIMEOUT = 5.0
+_RETRIES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
+"""Seconds between kopf's attempts, jittered: what cut this watch has cut those of the whole fleet at once."""
 _CHUNK = 250
 _IDLE = 0.1
 """Seconds after which kopf drops what it keeps for an object that is quiet; with kopf's default of 5, and whole lists
@@ -67,14 +70,16 @@ class Watch:
     on_listed: Callable[[], None] = lambda: None
     """Told, in kopf's thread, when kopf has listed everything anew, which it does after a start and also on its own
     after a disconnection: what was deleted meanwhile gave no event."""
-    restarts: int = 0
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _up: threading.Event = field(default_factory=threading.Event)
+    _contact: Contact = field(init=False)
     _waiting_since: float | None = None
-    _settles_at: float | None = None
+    _heard_at: float = 0.0
     _loop: asyncio.AbstractEventLoop | None = None
     _end: asyncio.Event | None = None
     _thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self._contact = Contact(item.resource.path() for item in self.subjects)
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -90,13 +95,14 @@ class Watch:
 
     @property
     def up(self) -> bool:
-        """Whether kopf runs and is not known to be deaf."""
-        return self._up.is_set()
+        """Whether everything is watched."""
+        return self._contact.up
 
     def expect_event(self) -> None:
         """Say that an event is on its way: if none comes, the watch is deaf and is started again."""
-        if self._up.is_set() and self._waiting_since is None:
-            self._waiting_since = time.monotonic()
+        now = time.monotonic()
+        if self.up and self._waiting_since is None and now - self._heard_at > _JUST_HEARD:
+            self._waiting_since = now
 
     def _supervise(self) -> None:
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
@@ -106,8 +112,7 @@ class Watch:
                 continue
             began = time.monotonic()
             self._run_once()
-            self._up.clear()
-            self.restarts += 1
+            self._contact.end()
             if time.monotonic() - began > _LIVED:
                 backoff.reset()
             if not self._stopping.is_set():
@@ -122,7 +127,7 @@ class Watch:
             _log.info("waiting for the API server: %s", error)
             return False
         if missing:
-            _log.info("waiting for %s.%s to be installed", missing[0].plural, missing[0].group)
+            _log.info("waiting for the API server to serve %s", missing[0].plural)
         return not missing
 
     def _run_once(self) -> None:
@@ -134,11 +139,11 @@ class Watch:
     async def _operate(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         self._waiting_since = None
+        self._contact.begin()
         if self._stopping.is_set():
             return
-        ready = asyncio.Event()
         namespaces = sorted({item.resource.namespace for item in self.subjects if item.resource.namespace})
-        helpers = [asyncio.create_task(self._when_ready(ready)), asyncio.create_task(self._look_after())]
+        helper = asyncio.create_task(self._look_after())
         try:
             await kopf.operator(
                 registry=self._registry(),
@@ -147,27 +152,27 @@ class Watch:
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=self._end,
-                ready_flag=ready,
             )
         finally:
-            for helper in helpers:
-                helper.cancel()
-
-    async def _when_ready(self, ready: asyncio.Event) -> None:
-        await ready.wait()
-        self._up.set()
-        self._settles_at = time.monotonic() + _EMPTY_LIST_SETTLES
+            helper.cancel()
 
     async def _look_after(self) -> None:
+        was_up = False
         while True:
             await asyncio.sleep(1)
-            now = time.monotonic()
-            if self._settles_at is not None and now > self._settles_at:
-                self._settles_at = None
+            if (up := self.up) != was_up:
+                _log.info("the watch is up" if up else "the watch is down")
+                was_up = up
+            if self._contact.take_listed():
                 self.on_listed()
+            now = time.monotonic()
+            closed = self._contact.down_since
             if self._waiting_since is not None and now - self._waiting_since > _DEAF_AFTER:
                 self._waiting_since = None
                 _log.warning("the watch is deaf: an event that is sure to come has not come")
+                self._finish()
+            elif closed is not None and now - closed > _CLOSED_TOO_LONG:
+                _log.warning("the watch could not be opened for %.0f s", now - closed)
                 self._finish()
 
     def _finish(self) -> None:
@@ -177,9 +182,20 @@ class Watch:
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
+        given: list[kopf.ConnectionInfo] = []
 
-        def login(**_: Any) -> kopf.ConnectionInfo:
-            return self.connection.login()
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            info = self.connection.login()
+            if info in given:
+                # Asked again, because the server refused it: the same once more would be asked for without an end.
+                self.connection.renew(info.as_http_headers().get("Authorization", ""))
+                info = self.connection.login()
+            if info in given:
+                # Without an answer here kopf would wait for one for ever.
+                self._finish()
+                raise kopf.PermanentError("the API server refuses our credentials")
+            given[:] = [info]
+            return self._contact.session(info)
 
         kopf.on.login(registry=registry, id="login")(login)
         for item in self.subjects:
@@ -191,9 +207,7 @@ class Watch:
 
     def _handler(self, subject: Subject) -> Callable[..., Any]:
         async def handle(event: Event, **_: Any) -> None:
-            self._waiting_since = None
-            if event["type"] is None:  # from a list
-                self._settles_at = time.monotonic() + _LIST_SETTLES
+            self._waiting_since, self._heard_at = None, time.monotonic()
             subject.heard(event)
 
         return handle
@@ -208,6 +222,7 @@ class Watch:
         settings.watching.connect_timeout = 10.0
         settings.queueing.idle_timeout = _IDLE
         settings.networking.request_timeout = 60.0
+        settings.networking.error_backoffs = tuple(jittered(seconds, 0.5) for seconds in _RETRIES)
         for item in self.subjects:
             resource = item.resource
             key = (resource.group, resource.version, resource.plural)
