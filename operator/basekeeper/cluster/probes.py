@@ -1,5 +1,6 @@
 """`/livez`, `/readyz` and `/metrics`: answers that are true now, from a small server in a thread of its own."""
 
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,7 +20,10 @@ class Probes:
     """Answers until it is stopped."""
 
     def __init__(self, listen: str, live: Check, ready: Check, registry: CollectorRegistry) -> None:
-        """Listen on `listen`, as `:9478` or `127.0.0.1:9478`; port 0 takes a free one. Raises CannotListen."""
+        """Listen on `listen`, as `:9478`, `127.0.0.1:9478` or `[::1]:9478`; port 0 takes a free one.
+
+        Without an address it listens on all of both families: a pod may have either. Raises CannotListen.
+        """
         host, _, port = listen.rpartition(":")
         try:
             self._server = _Server((host.strip("[]"), int(port)), _handler(live, ready, registry))
@@ -41,6 +45,17 @@ class Probes:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        if ":" in address[0] or (not address[0] and socket.has_dualstack_ipv6()):
+            self.address_family = socket.AF_INET6
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Bind, for both families where no address chooses one."""
+        if self.address_family == socket.AF_INET6 and not self.server_address[0]:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 def _handler(live: Check, ready: Check, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
