@@ -19,7 +19,9 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def told(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record says beside its message: the `extra` of the call, in its order."""
+    """What a record says beside its message: its `extra`, in its order; libraries put objects there."""
+    if not record.name.startswith("basekeeper"):
+        return {}
     return {key: value for key, value in record.__dict__.items() if key not in _STANDARD and value is not None}
 
 
