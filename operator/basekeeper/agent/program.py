@@ -16,11 +16,12 @@ from basekeeper.cache.acts import Action
 from basekeeper.cache.report import Report
 from basekeeper.cache.settings import Host, Mode, Policy
 from basekeeper.cluster.api import Api
-from basekeeper.cluster.backoff import jittered
+from basekeeper.cluster.backoff import Backoff, jittered
 from basekeeper.cluster.connection import Connection
 from basekeeper.cluster.kinds import NODE_CACHES
 from basekeeper.cluster.probes import Probes
 from basekeeper.cluster.watch import Event, Subject, Watch
+from basekeeper.resources.conditions import Why
 from basekeeper.resources.kinds import GROUP, RUN_NOW
 
 from . import events, status
@@ -32,6 +33,12 @@ from .schedule import Schedule
 
 _log = logging.getLogger(__name__)
 _BUSY_RETRY = 45.0
+_REFUSED_RETRY = 120.0
+"""Seconds after which an answer that refused the own object is asked for again: permissions are mended by people."""
+_FIRST_RETRY, _LONGEST_RETRY = 30.0, 600.0
+"""Seconds after a turn that failed in a way that nobody foresaw."""
+_LAST_WORDS = 3.0
+"""Seconds that a stopping agent has for what is no pass: to ask, or to report."""
 _STUCK_AFTER = 3600.0
 """Seconds without a sign of life after which the agent is taken to be stuck: no step of a pass takes that long."""
 _TICK = 30.0
@@ -63,6 +70,10 @@ class _Mail:
     known: bool = False
 
 
+class Ended(Exception):
+    """The passes have ended although nobody asked for that."""
+
+
 class Agent:
     """One node's agent."""
 
@@ -77,6 +88,9 @@ class Agent:
         self._stopping = threading.Event()
         self._spoken = False
         """Whether the API server has answered at least once."""
+        self._refused: str | None = None
+        """Why the own object could not be read although the API server answered."""
+        self._acting = False
         self._beat = time.monotonic()
         subject = Subject(NODE_CACHES, self._hear, field_selector=f"metadata.name={setup.host.node}")
         self._watch = Watch(connection, self._api, [subject], finalizer=f"{GROUP}/unused")
@@ -90,21 +104,33 @@ class Agent:
         return self._probes.port
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set, then end between two files."""
+        """Work until `stop` is set, then end between two files. Raises Ended."""
         _log.info("agent of %s started", self._host.node, extra={"instances": str(self._host.instances)})
         self._probes.start()
         self._watch.start()
         self._passes.start()
-        while not stop.wait(1.0):
-            if not self._passes.is_alive():
-                break
+        while not stop.wait(1.0) and self._passes.is_alive():
+            pass
         _log.info("stopping: a pass that is under way ends between two files")
         self._stopping.set()
         with self._mail.changed:
             self._mail.changed.notify_all()
-        self._passes.join(self._setup.grace)
+        self._see_off()
         self._watch.stop()
         self._probes.stop()
+        if not stop.is_set():
+            raise Ended("the passes have ended; the log says why")
+        _log.info("stopped")
+
+    def _see_off(self) -> None:
+        """Wait for the passes to end; not for a request that an API server which is away would keep for long."""
+        asked = quiet = time.monotonic()
+        while self._passes.is_alive():
+            now = time.monotonic()
+            quiet = now if self._acting else quiet
+            if now - asked > self._setup.grace or now - quiet > _LAST_WORDS:
+                return
+            self._passes.join(0.1)
 
     # --- what the watch hears ----------------------------------------------------------------------------------
 
@@ -130,13 +156,14 @@ class Agent:
 
     def _work(self) -> None:
         schedule = Schedule(time.monotonic() + jittered(self._setup.start_jitter / 2, 1.0))
+        failures = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         while not self._stopping.is_set():
             self._wait(schedule)
             if self._stopping.is_set():
                 return
             now = time.monotonic()
             if now >= schedule.due:
-                self._turn(schedule)
+                self._try_turn(schedule, failures)
             elif self._reporter.again():
                 self._watch.expect_event()
 
@@ -155,12 +182,25 @@ class Agent:
                     return
                 self._mail.changed.wait(min(until - now, _TICK))
 
+    def _try_turn(self, schedule: Schedule, failures: Backoff) -> None:
+        """One turn; whatever goes wrong in it, there is another one."""
+        try:
+            self._turn(schedule)
+        except Exception:  # noqa: BLE001 (an agent that is gone keeps nothing small; the log has all of it)
+            _log.exception("this turn failed in a way that nobody foresaw")
+            schedule.retry(time.monotonic(), failures.failed())
+        else:
+            failures.reset()
+
     def _turn(self, schedule: Schedule) -> None:
         """One turn: ask, act, tell."""
         order = self._ask()
         if order.policy is None:
             self._idle(order)
-            schedule.passed(time.monotonic(), order.interval)
+            if self._refused is None:
+                schedule.passed(time.monotonic(), order.interval)
+            else:
+                schedule.retry(time.monotonic(), _REFUSED_RETRY)
             return
         before = self._reporter.there
         report = self._pass(order.policy)
@@ -183,7 +223,9 @@ class Agent:
         with self._mail.changed:
             self._mail.brake = False
         order = self._orders.fetch()
-        self._spoken = self._spoken or order.found is not None or order.gone
+        refused = order.applied.reason is Why.NOT_PERMITTED
+        self._refused = order.applied.message if refused else None
+        self._spoken = self._spoken or refused or order.found is not None or order.gone
         if order.found is not None:
             self._reporter.saw(order.found)
             metadata = order.found["metadata"]
@@ -211,6 +253,7 @@ class Agent:
         def progress(_what: str, _at: int, _of: int) -> None:
             self._beat = time.monotonic()
 
+        self._acting = True
         try:
             return engine.run(self._host, policy, progress, stop=self._should_stop)
         except engine.Busy as busy:
@@ -218,6 +261,8 @@ class Agent:
             return None
         except engine.PassFailed as error:
             return Report("Pass", self._host.node, time.time(), policy, error=str(error))
+        finally:
+            self._acting = False
 
     def _should_stop(self) -> bool:
         return self._stopping.is_set() or self._mail.brake
@@ -233,6 +278,8 @@ class Agent:
     def _not_ready(self) -> str | None:
         if not self._spoken:
             return "the API server has not answered yet"
+        if self._refused is not None:
+            return self._refused
         if not self._watch.up:
             return "the watch on this node's NodeImageCache is down"
         return self._reporter.last_error
