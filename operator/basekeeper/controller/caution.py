@@ -4,16 +4,26 @@ Every setting has a rule here, and a test counts them: a setting without one wou
 however aggressive it is.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from basekeeper.cache.settings import CachedOnly, Drain, Mode
-from basekeeper.resources.node_settings import Limits, MinimumAge, NodeSettings, Quarantine
+from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
+from basekeeper.resources.node_settings import Acknowledged, Limits, MinimumAge, NodeSettings, Quarantine
 
 Settings = Mapping[str, Any]
 """The fields of `NodeSettings`, by their Python names; values as the models have them."""
+V = TypeVar("V")
 
+MOST_PINS = 512
+"""Images that a node's object can pin."""
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
 _DRAIN_RISK = {Drain.RESTORE: 0, None: 1, Drain.PURGE: 2}
+
+
+def _careful(value: V) -> Callable[[V, V], V]:
+    """A rule for a choice with one careful value."""
+    return lambda ours, theirs: value if value in (ours, theirs) else theirs
 
 
 def _ages(ours: MinimumAge, theirs: MinimumAge) -> MinimumAge:
@@ -37,28 +47,52 @@ def _quarantine(ours: Quarantine, theirs: Quarantine) -> Quarantine:
     )
 
 
-def _common_rows(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An acknowledged path lets removals go on: only what both say counts."""
-    return tuple(row for row in theirs if row in ours)
+def _common_rows(ours: tuple[Acknowledged, ...], theirs: tuple[Acknowledged, ...]) -> tuple[Acknowledged, ...]:
+    """An acknowledged path lets removals go on: only what both say counts, and only as long as both say it."""
+    until = _until(ours)
+    return tuple(_ended(row, until[row.path]) for row in theirs if row.path in until)
+
+
+def _ended(row: Acknowledged, until: datetime) -> Acknowledged:
+    return row if _end(row) <= until else row.model_copy(update={"until": until})
+
+
+def _until(rows: Iterable[Acknowledged]) -> dict[str, datetime]:
+    """Each acknowledged path, and when that ends."""
+    found: dict[str, datetime] = {}
+    for row in rows:
+        found[row.path] = max(_end(row), found.get(row.path, _end(row)))
+    return found
+
+
+def _end(row: Acknowledged) -> datetime:
+    return row.until if row.until is not None else _FOR_EVER
 
 
 def _both_pins(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
-    return (*theirs, *(image for image in ours if image not in theirs))
+    return tuple(dict.fromkeys((*theirs, *ours)))
 
 
 SAFER: dict[str, Callable[[Any, Any], Any]] = {
-    "mode": lambda ours, theirs: Mode.AUDIT if Mode.AUDIT in (ours, theirs) else Mode.ENFORCE,
+    "mode": _careful(Mode.AUDIT),
     "suspend": lambda ours, theirs: ours or theirs,
     "interval": max,
     "minimum_age": _ages,
-    "cached_only": lambda ours, theirs: CachedOnly.KEEP if CachedOnly.KEEP in (ours, theirs) else CachedOnly.REMOVE,
+    "cached_only": _careful(CachedOnly.KEEP),
     "pinned_images": _both_pins,
     "limits": _limits,
     "quarantine": _quarantine,
     "acknowledged": _common_rows,
-    "shared_storage": lambda _ours, theirs: theirs,  # there is one mode only
+    "shared_storage": lambda ours, theirs: ours if ours.mode is SharedStorageMode.REFUSE else theirs,
 }
 """For each setting the safer of two values: what a node has now, and what it is to have."""
+
+_EFFECT: dict[str, Callable[[Any], Any]] = {
+    # As the engine reads them: each id as it is written and in lower case, in any order.
+    "pinned_images": lambda images: {form for image in images for form in (image, image.lower())},
+    "acknowledged": _until,
+}
+"""What of a setting makes a difference, where that is not its value."""
 
 
 def acts(settings: NodeSettings | None) -> bool:
@@ -70,30 +104,30 @@ def is_more_aggressive(now: NodeSettings | None, wanted: NodeSettings) -> bool:
     """Whether `wanted` could remove something that `now` would not; None: nothing is told, nothing removed."""
     if not acts(wanted):
         return False
-    if now is None or not acts(now):
-        return True
-    return any(_safer(name, now, wanted) != _comparable(name, wanted) for name in SAFER)
+    told = safer_of(now, wanted)
+    return any(_effect(name, told[name]) != _effect(name, getattr(wanted, name)) for name in SAFER)
 
 
 def safer_of(now: NodeSettings | None, wanted: NodeSettings) -> dict[str, Any]:
     """What a node may be told at once of `wanted`, by Python names: nothing in it removes more than `now` did.
 
-    A node that removes nothing now reports as `wanted` would have it, in Audit.
+    Where both have no common part that is safe, as with a node that removes nothing now, it reports as `wanted`
+    would have it, in Audit.
     """
-    if now is None or not acts(now):
-        return {**_fields(wanted), "mode": Mode.AUDIT}
-    return {name: SAFER[name](getattr(now, name), getattr(wanted, name)) for name in SAFER}
+    whole = {name: getattr(wanted, name) for name in SAFER}
+    if not acts(wanted):
+        return whole
+    in_audit = {**whole, "mode": Mode.AUDIT}
+    if now is None or not acts(now) or _are_opposed(now.quarantine.drain, wanted.quarantine.drain):
+        return in_audit
+    merged = {name: safer(getattr(now, name), whole[name]) for name, safer in SAFER.items()}
+    return merged if len(merged["pinned_images"]) <= MOST_PINS else in_audit
 
 
-def _fields(settings: NodeSettings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in SAFER}
+def _are_opposed(ours: Drain | None, theirs: Drain | None) -> bool:
+    """Whether each does what the other does not: Purge empties the quarantine and removes nothing, None removes."""
+    return {ours, theirs} == {None, Drain.PURGE}
 
 
-def _safer(name: str, now: NodeSettings, wanted: NodeSettings) -> Any:
-    safer = SAFER[name](getattr(now, name), getattr(wanted, name))
-    return frozenset(safer) if name == "pinned_images" else safer
-
-
-def _comparable(name: str, settings: NodeSettings) -> Any:
-    value = getattr(settings, name)
-    return frozenset(value) if name == "pinned_images" else value
+def _effect(name: str, value: Any) -> Any:
+    return _EFFECT[name](value) if name in _EFFECT else value

@@ -16,6 +16,7 @@ from .store import World
 
 ORPHANED_AFTER = 24 * 3600.0
 """Seconds without an agent's pod on the node and without a report, after which a node's object goes."""
+_IDLE = NodeSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,31 @@ def desired(world: World, now: float) -> Desired:
     kept = [name for name in world.caches.keys() | world.agents if name in world.nodes and name not in gone]
     policies = list(world.policies.values())
     matches = {name: match(world.nodes[name], policies) for name in sorted(kept)}
+    wanted: dict[str, Wanted] = {}
     followers: dict[str, list[str]] = {}
     for name, found in matches.items():
-        if found.winner is not None:
+        if found.winner is None or found.winner.spec is None:
+            wanted[name] = Wanted(world.nodes[name], found, _IDLE, more_aggressive=False)
+        else:
             followers.setdefault(found.winner.name, []).append(name)
-    wanted = {name: _idle(world.nodes[name]) for name, found in matches.items() if found.winner is None}
     waves: dict[str, Wave] = {}
     for policy_name, names in followers.items():
         policy = world.policies[policy_name]
-        made, wave = _for_policy(policy, names, matches, world, now)
-        wanted |= made
+        told, wave = _Orders(policy, {name: world.caches.get(name) for name in names}).given(world, now)
+        for name, (spec, moved) in told.items():
+            wanted[name] = Wanted(world.nodes[name], matches[name], spec, more_aggressive=moved)
         if wave is not None:
             waves[policy_name] = wave
     return Desired(wanted, gone, waves)
+
+
+def is_there(cache: NodeCache | None, wanted: Wanted) -> bool:
+    """Whether a node's object is already what it should be."""
+    if cache is None or cache.spec is None or wanted.node.uid not in cache.owners:
+        return False
+    if wanted.spec.policy is None:
+        return cache.spec.policy is None
+    return cache.spec == wanted.spec
 
 
 def _should_go(cache: NodeCache, world: World, now: float) -> bool:
@@ -74,32 +87,48 @@ def _should_go(cache: NodeCache, world: World, now: float) -> bool:
     return cache.name not in world.agents and now - last_sign > ORPHANED_AFTER
 
 
-def _idle(node: Node) -> Wanted:
-    return Wanted(node, Match(), NodeSpec(), more_aggressive=False)
+class _Orders:
+    """What the nodes of one policy should be told. Nodes that have been told the same share one answer."""
 
+    def __init__(self, policy: Policy, caches: Mapping[str, NodeCache | None]) -> None:
+        self._policy = policy
+        self._caches = caches
+        self._current = {name: _current(cache) for name, cache in caches.items()}
+        self._full = _by_node(policy, caches)
+        self._bolder: dict[tuple[int, int], bool] = {}
+        self._specs: dict[tuple[int, int, bool, bool], NodeSpec] = {}
 
-def _for_policy(
-    policy: Policy, names: Iterable[str], matches: Mapping[str, Match], world: World, now: float
-) -> tuple[dict[str, Wanted], Wave | None]:
-    """What the nodes of one policy should be told now."""
-    names = list(names)
-    full = {name: _settings(policy, name) for name in names}
-    current = {name: _current(world.caches.get(name)) for name in names}
-    queue = [name for name in names if caution.is_more_aggressive(current[name], full[name])]
-    wave = None
-    if queue:
-        ready = frozenset(name for name in names if world.nodes[name].ready)
-        wave = rollout.wave(policy, [world.caches.get(name) for name in names], queue, ready, now)
-    waiting = set(queue) - (wave.moved if wave is not None else frozenset())
-    made = {}
-    for name in names:
-        settings = caution.safer_of(current[name], full[name]) if name in waiting else dict(full[name])
-        moved = wave is not None and name in wave.moved
-        stand = _stand(policy, current[name], moved=moved, waiting=name in waiting, now=now)
-        origin = Origin.model_construct(name=policy.name, uid=policy.uid, generation=policy.generation)
-        spec = NodeSpec.model_construct(**{**settings, "policy": origin, "rollout": stand})
-        made[name] = Wanted(world.nodes[name], matches[name], spec, more_aggressive=moved)
-    return made, wave
+    def given(self, world: World, now: float) -> tuple[dict[str, tuple[NodeSpec, bool]], Wave | None]:
+        """Each node's spec, and whether a wave brings it; and the wave, where nodes wait for one."""
+        queue = {name for name in self._caches if self._is_more_aggressive(name)}
+        wave = None
+        if queue:
+            ready = {name for name in self._caches if world.nodes[name].ready}
+            wave = rollout.wave(self._policy, self._caches, queue, ready, now)
+        moved = wave.moved if wave is not None else frozenset()
+        told = {
+            name: (self._spec(name, now, moved=name in moved, waits=name in queue and name not in moved), name in moved)
+            for name in self._caches
+        }
+        return told, wave
+
+    def _is_more_aggressive(self, name: str) -> bool:
+        current, full = self._current[name], self._full[name]
+        key = id(current), id(full)
+        if key not in self._bolder:
+            self._bolder[key] = caution.is_more_aggressive(current, full)
+        return self._bolder[key]
+
+    def _spec(self, name: str, now: float, *, moved: bool, waits: bool) -> NodeSpec:
+        current, full = self._current[name], self._full[name]
+        key = id(current), id(full), moved, waits
+        if key not in self._specs:
+            settings = caution.safer_of(current if waits else full, full)
+            stand = _stand(self._policy, current, moved=moved, waits=waits, now=now)
+            policy = self._policy
+            origin = Origin.model_construct(name=policy.name, uid=policy.uid, generation=policy.generation)
+            self._specs[key] = NodeSpec.model_construct(**{**settings, "policy": origin, "rollout": stand})
+        return self._specs[key]
 
 
 def _current(cache: NodeCache | None) -> NodeSpec | None:
@@ -108,21 +137,28 @@ def _current(cache: NodeCache | None) -> NodeSpec | None:
     return spec if spec is not None and spec.policy is not None and spec.mode is not None else None
 
 
-def _settings(policy: Policy, node: str) -> NodeSettings:
-    """All settings of a policy, as one node gets them: without the acknowledged paths of others."""
+def _by_node(policy: Policy, names: Iterable[str]) -> dict[str, NodeSettings]:
+    """All settings of a policy, as each node gets them: without the acknowledged paths of others."""
     given: dict[str, Any] = {name: getattr(policy.spec, name) for name in NodeSettings.model_fields}
-    given["acknowledged"] = tuple(row for row in given["acknowledged"] if row.node in (None, node))
-    return NodeSettings.model_construct(**given)
+    rows = given["acknowledged"]
+    everybodys = NodeSettings.model_construct(**{**given, "acknowledged": tuple(r for r in rows if r.node is None)})
+    special = {row.node for row in rows}
+    return {name: everybodys if name not in special else _for_node(given, name) for name in names}
 
 
-def _stand(policy: Policy, current: NodeSpec | None, *, moved: bool, waiting: bool, now: float) -> NodeRollout | None:
+def _for_node(given: Mapping[str, Any], node: str) -> NodeSettings:
+    rows = tuple(row for row in given["acknowledged"] if row.node in (None, node))
+    return NodeSettings.model_construct(**{**given, "acknowledged": rows})
+
+
+def _stand(policy: Policy, current: NodeSpec | None, *, moved: bool, waits: bool, now: float) -> NodeRollout | None:
     """Where a node stands in the rollout; what a wave of this policy did to it stays written."""
-    before = current.rollout if current is not None and current.policy is not None else None
-    ours = before if current is not None and current.policy is not None and current.policy.uid == policy.uid else None
     if moved:
         return NodeRollout.model_construct(moved_at=moment(now), generation=policy.generation, waiting=False)
-    moved_at = ours.moved_at if ours is not None else None
-    generation = ours.generation if ours is not None else None
-    if not waiting and moved_at is None:
+    ours = current is not None and current.policy is not None and current.policy.uid == policy.uid
+    before = current.rollout if current is not None and ours else None
+    moved_at = before.moved_at if before is not None else None
+    if not waits and moved_at is None:
         return None
-    return NodeRollout.model_construct(moved_at=moved_at, generation=generation, waiting=waiting)
+    generation = before.generation if before is not None else None
+    return NodeRollout.model_construct(moved_at=moved_at, generation=generation, waiting=waits)

@@ -14,16 +14,14 @@ class Match:
     """The policies that select a node."""
 
     winner: Policy | None = None
+    """It may be one that is not accepted: then the node follows none, rather than one that had to stand back."""
     losers: tuple[Policy, ...] = ()
 
 
 def match(node: Node, policies: Iterable[Policy]) -> Match:
     """Who wins a node: the higher priority, then the older policy, then the first name."""
-    found = [policy for policy in policies if policy.spec is not None and _selects(policy.spec.node_selector, node)]
-    if not found:
-        return Match()
-    found.sort(key=_precedence)
-    return Match(found[0], tuple(found[1:]))
+    found = sorted((policy for policy in policies if _selects(policy.selector, node)), key=_precedence)
+    return Match(found[0], tuple(found[1:])) if found else Match()
 
 
 def why(winner: Policy, loser: Policy) -> Why:
@@ -35,8 +33,7 @@ def why(winner: Policy, loser: Policy) -> Why:
 
 
 def _precedence(policy: Policy) -> tuple[int, float, str]:
-    priority = policy.spec.priority if policy.spec is not None else 0
-    return -priority, policy.created, policy.name
+    return -policy.priority, policy.created, policy.name
 
 
 def _selects(selector: LabelSelector | None, node: Node) -> bool:

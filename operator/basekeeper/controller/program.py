@@ -24,7 +24,7 @@ from basekeeper.resources.kinds import GROUP
 from basekeeper.resources.node_image_cache import NodeSpec
 
 from . import rollup
-from .desired import Desired, Wanted, desired
+from .desired import Desired, Wanted, desired, is_there
 from .metrics import Metrics
 from .snapshots import NodeCache, Policy
 from .store import Kind, Store, World
@@ -197,7 +197,7 @@ class Controller:
 
     def _write_nodes(self, world: World, aim: Desired) -> list[ApiError]:
         """Bring the nodes' objects to what they should be: what is safer first."""
-        changed = [item for name, item in aim.wanted.items() if not _is_there(world.caches.get(name), item)]
+        changed = [item for name, item in aim.wanted.items() if not is_there(world.caches.get(name), item)]
         safer = [item for item in changed if not item.more_aggressive]
         bolder = [item for item in changed if item.more_aggressive]
         gone = [world.caches[name] for name in aim.gone]
@@ -241,7 +241,9 @@ class Controller:
         """Write the policies' statuses that changed, each at most every half minute."""
         now = time.monotonic()
         wanted = rollup.statuses(world, aim, time.time())
-        self._count(wanted)
+        found = rollup.states(world, aim, time.time())
+        for state in NodeState:
+            self._metrics.nodes.labels(state.value).set(found[state])
         self._written = {name: at for name, at in self._written.items() if name in wanted and now - at < _STATUS_EVERY}
         generations = {(policy.uid, policy.generation) for policy in world.policies.values()}
         self._first_seen = {key: self._first_seen.get(key, now) for key in generations}
@@ -263,14 +265,6 @@ class Controller:
         if metadata.get("uid") == policy.uid and int(metadata.get("generation") or 0) == policy.generation:
             self._store.policies.wrote(replace(policy, version=version, status=status))
 
-    def _count(self, statuses: dict[str, dict[str, Any]]) -> None:
-        counts: dict[str, int] = {}
-        for status in statuses.values():
-            for row in status["nodeStatuses"]:
-                counts[row["state"]] = counts.get(row["state"], 0) + 1
-        for state in NodeState:
-            self._metrics.nodes.labels(state.value).set(counts.get(state.value, 0))
-
     # --- probes ------------------------------------------------------------------------------------------------
 
     def _wrong(self) -> str | None:
@@ -285,13 +279,6 @@ class Controller:
         if not self._watch.up:
             return "the watches are down"
         return self._trouble
-
-
-def _is_there(cache: NodeCache | None, wanted: Wanted) -> bool:
-    """Whether a node's object is already what it should be."""
-    if cache is None or cache.spec is None or cache.owner != wanted.node.uid:
-        return False
-    return _told(cache.spec) == _told(wanted.spec)
 
 
 def _told(spec: NodeSpec) -> dict[str, Any]:

@@ -5,10 +5,15 @@ or a second one, comes to the same answer.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .snapshots import NodeCache, Policy
+
+STALE_AFTER = 2 * 3600.0
+"""Seconds without a heartbeat: agents write one at least every half hour."""
+_SAME_ROLLOUT = 2.0
+"""Waves that are not further apart than so many intervals belong to one rollout: only trouble keeps them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,44 +28,98 @@ class Wave:
 
 
 def wave(
-    policy: Policy, followers: Sequence[NodeCache | None], waiting: Iterable[str], ready: frozenset[str], now: float
+    policy: Policy,
+    followers: Mapping[str, NodeCache | None],
+    waiting: Iterable[str],
+    ready: Collection[str],
+    now: float,
 ) -> Wave:
     """Choose among the `waiting` nodes of a policy.
 
-    `followers` are the objects of all nodes that follow it (None: not made yet), `ready` the names of the nodes that
-    are Ready themselves: one that is down is not waited for.
+    `followers` are the objects of all nodes that follow it, by name (None: not made yet), `ready` the names of the
+    nodes that are Ready themselves: one that is down is not waited for.
     """
     if policy.spec is None:
         return Wave()
-    there = [cache for cache in followers if cache is not None]
-    if (trouble := _trouble(policy, there, ready)) is not None:
+    queue = set(waiting)
+    there = [cache for cache in followers.values() if cache is not None]
+    told = _told_more(policy, there, now, reach=_SAME_ROLLOUT * policy.spec.interval)
+    if (trouble := _first_trouble(told)) is not None:
         return Wave(stopped=trouble)
-    lately = [at for cache in there if (at := _moved_at(policy, cache)) is not None and now - at < policy.spec.interval]
+    interval = policy.spec.interval
+    lately = [at for cache in there if (at := _moved_at(policy, cache)) is not None and abs(now - at) < interval]
     room = policy.spec.rollout.most(len(followers)) - len(lately)
-    queue = sorted(waiting, key=lambda name: _place(policy, name))
-    moved = frozenset(queue[: max(0, room)])
-    next_at = min(lately) + policy.spec.interval if lately else now + policy.spec.interval
-    return Wave(moved, next_at=next_at if len(moved) < len(queue) else None)
+    if room <= 0:
+        return Wave(next_at=min(lately) + interval)
+    if (silent := _first_silent(told, ready)) is not None:
+        return Wave(stopped=f"{silent} has not reported since it was told")
+    unwell = {name: why for name in queue if (why := _unwell(followers[name], ready, now)) is not None}
+    able = sorted(queue - unwell.keys(), key=lambda name: _place(policy, followers[name], name, ready))
+    if not able and unwell:
+        name, why = min(unwell.items())
+        more = f", and {len(unwell) - 1} more are not well either" if len(unwell) > 1 else ""
+        return Wave(stopped=f"{name} {why}{more}")
+    moved = frozenset(able[:room])
+    next_at = min([*lately, now]) + interval
+    return Wave(moved, next_at=next_at if len(moved) < len(able) else None)
 
 
-def _trouble(policy: Policy, there: Iterable[NodeCache], ready: frozenset[str]) -> str | None:
-    """What is wrong with a node that this rollout has told more."""
-    for cache in sorted(there, key=lambda item: item.name):
-        if _moved_at(policy, cache) is None or not _is_of_this(policy, cache):
-            continue
+def _told_more(policy: Policy, there: Sequence[NodeCache], now: float, *, reach: float) -> list[NodeCache]:
+    """The nodes that this rollout has told more, by name; those that earlier ones told have no say in it.
+
+    An edit of the policy in the middle goes on with the same rollout, whatever it does: trouble is not forgotten for
+    it. Waves further apart than `reach` seconds belong to different ones.
+    """
+    moved = [(at, cache) for cache in there if (at := _moved_at(policy, cache)) is not None]
+    goes_on = any(_waits(policy, cache) for cache in there)
+    before = None if goes_on else now
+    told = []
+    for at, cache in sorted(moved, key=lambda item: -item[0]):
+        if at <= now:  # a clock that was ahead of ours says nothing about the others
+            if before is not None and before - at > reach:
+                break
+            before = at
+        told.append(cache)
+    return sorted(told, key=lambda cache: cache.name)
+
+
+def _first_trouble(told: Iterable[NodeCache]) -> str | None:
+    """What is wrong with a node that has been told more."""
+    for cache in told:
         if cache.said.breaker is not None:
             return f"the breaker of {cache.name} is open: {cache.said.breaker}"
         if cache.said.failing is not None:
             return f"{cache.name} fails: {cache.said.failing}"
-        told_and_silent = cache.said.heartbeat is not None and cache.said.observed_generation != cache.generation
-        if told_and_silent and cache.name in ready:
-            return f"{cache.name} has not reported since it was told"
     return None
 
 
-def _is_of_this(policy: Policy, cache: NodeCache) -> bool:
+def _first_silent(told: Iterable[NodeCache], ready: Collection[str]) -> str | None:
+    """A node that has been told more and has not said what came of it."""
+    silent = (cache.name for cache in told if cache.said.observed_generation != cache.generation)
+    return next((name for name in silent if name in ready), None)
+
+
+def _unwell(cache: NodeCache | None, ready: Collection[str], now: float) -> str | None:
+    """Why a node is told nothing more for now: it would only stop the others."""
+    if cache is None:
+        return None
+    if cache.said.breaker is not None:
+        return "waits until its breaker is closed"
+    if cache.said.failing is not None:
+        return "waits until it does not fail"
+    silent = now - max(cache.said.heartbeat or 0.0, cache.created) > STALE_AFTER
+    return "waits until it reports" if silent and cache.name in ready else None
+
+
+def _waits(policy: Policy, cache: NodeCache) -> bool:
+    """Whether a node has been told that it waits in a rollout of this policy."""
+    spec = cache.spec
     return (
-        cache.spec is not None and cache.spec.rollout is not None and cache.spec.rollout.generation == policy.generation
+        spec is not None
+        and spec.policy is not None
+        and spec.policy.uid == policy.uid
+        and spec.rollout is not None
+        and spec.rollout.waiting
     )
 
 
@@ -72,6 +131,10 @@ def _moved_at(policy: Policy, cache: NodeCache) -> float | None:
     return None if spec.rollout.moved_at is None else spec.rollout.moved_at.timestamp()
 
 
-def _place(policy: Policy, name: str) -> bytes:
-    """A node's place in the queue: the same for everybody, and not rack by rack as names would have it."""
-    return hashlib.sha256(f"{policy.uid}/{name}".encode()).digest()
+def _place(policy: Policy, cache: NodeCache | None, name: str, ready: Collection[str]) -> tuple[bool, bytes]:
+    """A node's place in the queue: the same for everybody, and not rack by rack as names would have it.
+
+    Nodes that can say what comes of it go before those that are down, or have never reported.
+    """
+    mute = cache is None or cache.said.heartbeat is None or name not in ready
+    return mute, hashlib.sha256(f"{policy.uid}/{name}".encode()).digest()

@@ -1,26 +1,30 @@
 """What every policy's status should be: the nodes that follow it, counted, summed and told in rows. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from basekeeper.cache.settings import Mode
 from basekeeper.resources.conditions import Condition, PolicyCondition, Said, Status, Why, settle, shortened
-from basekeeper.resources.fields import moment
+from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.image_cache_policy import MAX_ROWS, NodeState, PolicyStatus
 from basekeeper.resources.quantities import format_size, timestamp
 
 from . import caution, matching
 from .desired import Desired, Wanted
-from .rollout import Wave
+from .rollout import STALE_AFTER, Wave
 from .snapshots import NodeCache, Policy
 from .store import World
 
-STALE_AFTER = 2 * 3600.0
-"""Seconds without a heartbeat: agents write one at least every half hour."""
 MISSING_IS_TROUBLE_AFTER = 600.0
 """Seconds in which a new node's first report may be on its way."""
-ENOUGH = 0.95
+ENOUGH_PERCENT = 95
+_MOST_FILES = 2**31 - 1
+"""As much as the status can hold, like `MOST_BYTES`: a node that tells nonsense must not hide all others."""
 _ORDER = {state: place for place, state in enumerate(NodeState)}
 _TROUBLE = (NodeState.FAILING, NodeState.BREAKER_OPEN, NodeState.MISSING, NodeState.STALE)
 _NAMED = 3
@@ -46,8 +50,8 @@ def statuses(world: World, desired: Desired, now: float) -> dict[str, dict[str, 
     followers: dict[str, list[_Follower]] = {name: [] for name in world.policies}
     losers: dict[str, list[Wanted]] = {name: [] for name in world.policies}
     for name, wanted in desired.wanted.items():
-        if wanted.match.winner is not None:
-            policy = wanted.match.winner
+        policy = wanted.match.winner
+        if policy is not None and policy.spec is not None:
             followers[policy.name].append(_follower(policy, wanted, world.caches.get(name), now))
         for loser in wanted.match.losers:
             losers[loser.name].append(wanted)
@@ -55,6 +59,16 @@ def statuses(world: World, desired: Desired, now: float) -> dict[str, dict[str, 
         name: _status(policy, followers[name], losers[name], desired.waves.get(name), now)
         for name, policy in world.policies.items()
     }
+
+
+def states(world: World, desired: Desired, now: float) -> Counter[NodeState]:
+    """How many nodes that follow a policy are in each state: all of them, also where a status has no room for rows."""
+    found: Counter[NodeState] = Counter()
+    for name, wanted in desired.wanted.items():
+        policy = wanted.match.winner
+        if policy is not None and policy.spec is not None:
+            found[_follower(policy, wanted, world.caches.get(name), now).state] += 1
+    return found
 
 
 def _follower(policy: Policy, wanted: Wanted, cache: NodeCache | None, now: float) -> _Follower:
@@ -81,10 +95,10 @@ def _state(wanted: Wanted, cache: NodeCache | None, now: float, *, current: bool
     if cache is None or cache.said.heartbeat is None:
         return NodeState.MISSING
     said = cache.said
-    if said.breaker is not None:
-        return NodeState.BREAKER_OPEN
     if said.failing is not None:
         return NodeState.FAILING
+    if said.breaker is not None:
+        return NodeState.BREAKER_OPEN
     if now - cache.said.heartbeat > STALE_AFTER:
         return NodeState.STALE
     if wanted.waiting:
@@ -100,12 +114,12 @@ def _status(
     rows = sorted(followers, key=lambda item: (_ORDER[item.state], item.name))
     caches = [item.cache for item in followers if item.cache is not None]
     totals = {
-        "cacheBytes": _sum(caches, "bytes"),
-        "cacheFiles": _sum(caches, "files"),
-        "reclaimableBytes": _sum(caches, "reclaimableBytes"),
-        "quarantinedBytes": _sum(caches, "quarantinedBytes"),
-        "quarantinedFiles": _sum(caches, "quarantinedFiles"),
-        "reclaimedBytes": _sum(caches, "reclaimedBytes"),
+        "cacheBytes": _sum(caches, "bytes", MOST_BYTES),
+        "cacheFiles": _sum(caches, "files", _MOST_FILES),
+        "reclaimableBytes": _sum(caches, "reclaimableBytes", MOST_BYTES),
+        "quarantinedBytes": _sum(caches, "quarantinedBytes", MOST_BYTES),
+        "quarantinedFiles": _sum(caches, "quarantinedFiles", _MOST_FILES),
+        "reclaimedBytes": _sum(caches, "reclaimedBytes", MOST_BYTES),
     }
     said = [
         _ready(policy, followers),
@@ -114,8 +128,7 @@ def _status(
         _rolling_out(followers, wave),
         _overridden(policy, losers),
     ]
-    known = [Condition.model_validate(item) for item in policy.status.get("conditions") or ()]
-    conditions = settle(said, known, policy.generation, moment(now))
+    conditions = settle(said, _known(policy.status), policy.generation, moment(now))
     status = {
         "observedGeneration": policy.generation,
         "conditions": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in conditions],
@@ -129,8 +142,15 @@ def _status(
     return status
 
 
-def _sum(caches: Iterable[NodeCache], what: str) -> int:
-    return sum(cache.said.cache.get(what, 0) for cache in caches)
+def _known(status: Mapping[str, Any]) -> Iterator[Condition]:
+    """The conditions that are there, but for what somebody else left and cannot be read."""
+    for item in status.get("conditions") or ():
+        with contextlib.suppress(ValidationError):
+            yield Condition.model_validate(item)
+
+
+def _sum(caches: Iterable[NodeCache], what: str, most: int) -> int:
+    return min(most, sum(cache.said.cache.get(what, 0) for cache in caches))
 
 
 def _counts(followers: Sequence[_Follower], losers: Sequence[Wanted], now: float) -> dict[str, int]:
@@ -163,12 +183,12 @@ def _row(item: _Follower) -> dict[str, Any]:
         "reclaimableBytes": said.cache.get("reclaimableBytes", 0),
         "quarantinedBytes": said.cache.get("quarantinedBytes", 0),
         "reclaimedBytes": said.cache.get("reclaimedBytes", 0),
-        "heldFiles": said.held_files,
+        "heldFiles": min(_MOST_FILES, said.held_files),
     }
     if said.outcome is not None:
         told["outcome"] = said.outcome
     if said.last_pass is not None:
-        told["lastPassTime"] = said.last_pass
+        told["lastPassTime"] = timestamp(said.last_pass)
     if (message := _matter(item.state, item.cache)) is not None:
         told["message"] = shortened(message, 400)
     return told
@@ -178,7 +198,7 @@ def _matter(state: NodeState, cache: NodeCache) -> str | None:
     said = cache.said
     if state is NodeState.STALE and said.heartbeat is not None:
         return f"silent since {timestamp(said.heartbeat)}"
-    return said.breaker or said.failing or said.holding
+    return said.failing or said.breaker or said.holding
 
 
 # --- conditions ----------------------------------------------------------------------------------------------------
@@ -193,7 +213,7 @@ def _ready(policy: Policy, followers: Sequence[_Follower]) -> Said:
         return Said(kind, Status.TRUE, Why.NO_NODES, "no node that is Ready follows the policy")
     current = sum(item.current for item in asked)
     message = f"{current} of {_nodes(len(asked))} run generation {policy.generation}"
-    if current >= ENOUGH * len(asked):
+    if 100 * current >= ENOUGH_PERCENT * len(asked):
         return Said(kind, Status.TRUE, Why.ALL_NODES_CURRENT, message)
     others = [item.name for item in asked if not item.current]
     waiting = any(item.wanted.waiting for item in asked)
@@ -212,7 +232,7 @@ def _enforcing(policy: Policy, followers: Sequence[_Follower]) -> Said:
         return Said(kind, Status.FALSE, Why.SUSPENDED, "suspend: true stops removals and purges")
     if spec.quarantine.drain is not None:
         return Said(kind, Status.FALSE, Why.DRAINING, f"quarantine.drain: {spec.quarantine.drain}; nothing is removed")
-    told = [item for item in followers if caution.acts(item.wanted.spec) and not item.wanted.waiting]
+    told = [item for item in followers if caution.acts(item.wanted.spec)]  # who waits may act as before
     if not told:
         why = Why.IN_PROGRESS if followers else Why.NO_NODES
         return Said(kind, Status.FALSE, why, "no node has been told to remove anything")
@@ -260,7 +280,7 @@ def _overridden(policy: Policy, losers: Sequence[Wanted]) -> Said:
     if not winners:
         return Said(kind, Status.FALSE, Why.NOT_OVERRIDDEN, "no other policy takes a node of this one")
     chief, _ = max(winners.values(), key=lambda item: (item[1], item[0].name))
-    message = "; ".join(f"{_nodes(count)} follow {name}" for name, (_, count) in sorted(winners.items()))
+    message = "; ".join(_taken(by, count) for _, (by, count) in sorted(winners.items()))
     reason = matching.why(chief, policy)
     words = {
         Why.HIGHER_PRIORITY: "its priority is higher",
@@ -268,6 +288,11 @@ def _overridden(policy: Policy, losers: Sequence[Wanted]) -> Said:
         Why.FIRST_NAME: "priorities and ages are equal and its name comes first",
     }
     return Said(kind, Status.TRUE, reason, f"{message} ({chief.name}: {words[reason]})")
+
+
+def _taken(winner: Policy, count: int) -> str:
+    follow = "1 node follows" if count == 1 else f"{count} nodes follow"
+    return f"{follow} {winner.name}" if winner.spec else f"{follow} none, because {winner.name} is not accepted"
 
 
 def _nodes(count: int) -> str:
@@ -280,5 +305,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def unchanged(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a policy's status says already what it should."""
-    return dict(there) == dict(wanted)
+    """Whether a policy's status says already what it should; conditions that others add are theirs."""
+    ours = {item["type"]: item for item in wanted["conditions"]}
+    found = {item.get("type"): item for item in there.get("conditions") or ()}
+    same = all(found.get(kind) == item for kind, item in ours.items())
+    return same and {**there, "conditions": None} == {**wanted, "conditions": None}
