@@ -5,7 +5,7 @@ Not kopf's index: that keeps objects which were deleted while the watch was down
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from . import snapshots
@@ -30,6 +30,9 @@ class Kind(Generic[S]):
         self._changed = changed
         self._lock = threading.Lock()
         self._known: dict[str, S] = {}
+        self._gone: dict[str, int] = {}
+        """The version at which an object went, since the last list: what is older and comes later is its ghost."""
+        self._listed_at = 0
 
     def all(self) -> dict[str, S]:
         """What is known now."""
@@ -39,43 +42,58 @@ class Kind(Generic[S]):
     def heard(self, event: Mapping[str, Any]) -> None:
         """Take an event of a watch."""
         metadata = event["object"]["metadata"]
-        name, version = metadata["name"], int(metadata.get("resourceVersion", 0))
+        name, version = metadata["name"], snapshots.version(metadata)
         new = None if event["type"] == "DELETED" else self.read(event["object"])
         with self._lock:
             old = self._known.get(name)
-            if old is not None and old.version > version:
+            if self._is_past(name, version):
                 return
-            self._put(name, new)
+            if new is None:
+                self._drop(name, version)
+            else:
+                self._known[name] = new
         if old != new:
             self._changed()
 
     def wrote(self, new: S) -> None:
-        """Take what a write of ours made of an object, ahead of its event."""
+        """Take what a write of ours made of an object, ahead of its event, which knows more if it came first."""
         with self._lock:
             old = self._known.get(new.name)
-            if old is None or old.version <= new.version:
-                self._put(new.name, new)
+            if not self._is_past(new.name, new.version) and (old is None or old.version < new.version):
+                self._known[new.name] = new
 
     def deleted(self, name: str) -> None:
         """Take that a write of ours deleted an object."""
         with self._lock:
-            self._known.pop(name, None)
+            old = self._known.get(name)
+            if old is not None:
+                self._drop(name, old.version)
 
     def listed(self, found: Mapping[str, S], version: int) -> None:
         """Take a whole list, as of resource version `version`: what is not in it, and is not newer, is gone."""
         with self._lock:
             before = self._known
-            newer = {name: item for name, item in before.items() if item.version > version}
-            self._known = {**found, **newer}
-            changed = self._known != before
+            restored = version < self._listed_at  # etcd from a backup: what was newer has never been
+            self._gone = {name: at for name, at in self._gone.items() if at > version and not restored}
+            now = {name: item for name, item in before.items() if item.version > version and not restored}
+            for name, item in found.items():
+                if name not in self._gone and (name not in now or now[name].version <= item.version):
+                    now[name] = item
+            self._known = now
+            self._listed_at = version
+            changed = now != before
         if changed:
             self._changed()
 
-    def _put(self, name: str, new: S | None) -> None:
-        if new is None:
-            self._known.pop(name, None)
-        else:
-            self._known[name] = new
+    def _is_past(self, name: str, version: int) -> bool:
+        """Whether something newer than `version` is known of an object: itself, that it went, or a list without it."""
+        old = self._known.get(name)
+        newest = old.version if old is not None else max(self._listed_at, self._gone.get(name, 0)) + 1
+        return 0 < version < newest
+
+    def _drop(self, name: str, version: int) -> None:
+        self._known.pop(name, None)
+        self._gone[name] = version
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +105,6 @@ class World:
     caches: Mapping[str, NodeCache] = field(default_factory=dict)
     agents: frozenset[str] = frozenset()
     """Names of the nodes to which an agent's pod is bound."""
-
-    def without(self, gone: set[str]) -> "World":
-        """The same without these nodes' objects."""
-        return replace(self, caches={name: item for name, item in self.caches.items() if name not in gone})
 
 
 class Store:
