@@ -114,17 +114,11 @@ def _be_silent(cluster: Cluster, name: str) -> None:
     cluster.statuses[name]["observedGeneration"] = cluster.generations[name] - 1
 
 
-def _never_report(cluster: Cluster, name: str) -> None:
-    cluster.mute.add(name)
-    cluster.statuses.pop(name)
-
-
 Befall = Callable[[Cluster, str], None]
 TROUBLE: dict[str, tuple[Befall, str]] = {
     "an open breaker": (_open_breaker, "the breaker of {} is open: UsersVanished: all users are gone"),
     "a failure": (_fail, "{} fails: PassFailed: the disk is gone"),
     "silence": (_be_silent, "{} has not reported since it was told"),
-    "silence from the first": (_never_report, "{} has not reported since it was told"),
 }
 
 
@@ -235,14 +229,12 @@ def test_nodes_that_never_reported_go_last() -> None:
     assert cluster.waiting() == {"node-02"}
 
 
-def test_a_wave_that_never_reports_is_the_last_one() -> None:
-    """While no agent comes up nobody says what comes of it: one wave of nodes would act at once then, no more."""
+def test_nodes_whose_agents_have_yet_to_come_are_told_in_waves_and_stop_nobody() -> None:
     cluster = Cluster(policy(), nodes=[f"node-{number:02}" for number in range(40)])
-    for _ in range(5):
+    for told in (4, 8, 12):
         cluster.reconcile()
+        assert sum(mode == "Enforce" for mode in cluster.modes().values()) == told
         cluster.now += INTERVAL
-    assert sum(mode == "Enforce" for mode in cluster.modes().values()) == 4
-    assert "has not reported since it was told" in cluster.said("RollingOut")[2]
 
 
 def test_what_an_earlier_rollout_told_has_no_say_in_the_next_one() -> None:

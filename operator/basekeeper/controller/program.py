@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from basekeeper.cluster import kinds
-from basekeeper.cluster.api import Api, ApiError, Resource
+from basekeeper.cluster.api import Api, ApiAway, ApiError, Resource
 from basekeeper.cluster.backoff import Backoff
 from basekeeper.cluster.connection import Connection
 from basekeeper.cluster.probes import Probes
@@ -23,7 +23,7 @@ from basekeeper.resources.image_cache_policy import NodeState
 from basekeeper.resources.kinds import GROUP
 from basekeeper.resources.node_image_cache import NodeSpec
 
-from . import rollup
+from . import rollup, snapshots
 from .desired import Desired, Wanted, desired, is_there
 from .metrics import Metrics
 from .snapshots import NodeCache, Policy
@@ -175,7 +175,7 @@ class Controller:
         found: dict[str, Any] = {}
         version = 0
         for page in self._api.pages(resource, **selectors):
-            version = version or int(page["metadata"].get("resourceVersion") or 0)
+            version = version or snapshots.version(page["metadata"])
             read = (kind.read(item) for item in page.get("items") or ())
             found |= {item.name: item for item in read if item is not None}
         kind.listed(found, version)
@@ -203,9 +203,9 @@ class Controller:
         gone = [world.caches[name] for name in aim.gone]
         failures = self._all(self._write_node, safer)
         failures += self._all(self._delete_node, gone)
-        if failures:
+        if any(isinstance(failure, ApiAway) for failure in failures):
             return failures  # what is safer has not reached everybody: nothing bolder goes out
-        return self._all(self._write_node, bolder)
+        return failures + self._all(self._write_node, bolder)
 
     def _all(self, write: Callable[[Any], None], items: Iterable[Any]) -> list[ApiError]:
         futures = [self._writers.submit(write, item) for item in items if not self._stopping.is_set()]
@@ -261,7 +261,7 @@ class Controller:
         metadata = self._api.apply(kinds.POLICIES, policy.name, {"status": status}, subresource="status")
         self._written[policy.name] = time.monotonic()
         self._watch.expect_event()
-        version = int(metadata.get("resourceVersion") or 0)
+        version = snapshots.version(metadata)
         if metadata.get("uid") == policy.uid and int(metadata.get("generation") or 0) == policy.generation:
             self._store.policies.wrote(replace(policy, version=version, status=status))
 

@@ -94,8 +94,12 @@ def _first_trouble(told: Iterable[NodeCache]) -> str | None:
 
 
 def _first_silent(told: Iterable[NodeCache], ready: Collection[str]) -> str | None:
-    """A node that has been told more and has not said what came of it."""
-    silent = (cache.name for cache in told if cache.said.observed_generation != cache.generation)
+    """A node that has been told more and has not said what came of it.
+
+    One that has never said anything is not waited for: its agent has yet to come, and `Missing` tells of it.
+    """
+    heard = (cache for cache in told if cache.said.heartbeat is not None)
+    silent = (cache.name for cache in heard if cache.said.observed_generation != cache.generation)
     return next((name for name in silent if name in ready), None)
 
 
