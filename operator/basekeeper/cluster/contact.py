@@ -42,6 +42,7 @@ class Contact:
         self._streams = {path: _Stream() for path in paths}
         self._fresh = False
         self._began = 0.0
+        self._sessions: list[aiohttp.ClientSession] = []
 
     @property
     def up(self) -> bool:
@@ -84,7 +85,14 @@ class Contact:
             proxy=info.proxy_url,
             trace_configs=[trace],
         )
+        self._sessions.append(session)
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+    async def close(self) -> None:
+        """Close every session, as kopf does where it ends in order."""
+        for session in self._sessions:
+            await session.close()
+        self._sessions.clear()
 
     async def _asked(
         self, _session: aiohttp.ClientSession, _context: SimpleNamespace, asked: aiohttp.TraceRequestStartParams

@@ -1,9 +1,11 @@
 """A watch that heals: kopf in a thread and a loop of its own, started again whenever it returns, raises or goes deaf.
 
 Seen with kopf 1.45 against a real API server: a minute of 503 makes `kopf.operator()` raise, so does a deleted CRD;
-where the CRD appears after the start it never watches; and objects that were deleted while it was disconnected give
-no event after the next list. So kopf is started only when discovery serves every resource, and each list of its is
-told to the owner, who lists everything anew. Nothing else of the program depends on this thread.
+where the CRD appears after the start it never watches; with several kinds it may wait for ever when it should end,
+each watch for credentials that nobody gives any more; and objects that were deleted while it was disconnected give
+no event after the next list. So kopf is started only when discovery serves every resource, is left behind where it
+does not end, and each list of its is told to the owner, who lists everything anew. Nothing else of the program
+depends on this thread.
 
 Only `kopf.on.event` handlers are used: timers, daemons and the handlers of changes put finalizers and annotations on
 objects, and those would block deletions when no operator is there.
@@ -30,11 +32,13 @@ _DEAF_AFTER = 90.0
 """Seconds in which an event must come that is sure to come, as after a write of our own."""
 _LIVED = 60.0
 """Seconds after which an end counts as the first of its kind again."""
-_CLOSED_TOO_LONG = 180.0
+_CLOSED_TOO_LONG = 120.0
 """Seconds without a watch after which kopf is started again, whatever it is waiting for."""
 _JUST_HEARD = 2.0
 """Seconds after an event in which nothing is expected: the one that is sure to come may have been that."""
 _STOP_TIMEOUT = 5.0
+_TO_END = 3.0
+"""Seconds for kopf to end once it is asked to, or says that it will."""
 _RETRIES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
 """Seconds between kopf's attempts, jittered: what cut this watch has cut those of the whole fleet at once."""
 _CHUNK = 250
@@ -131,10 +135,13 @@ class Watch:
         return not missing
 
     def _run_once(self) -> None:
+        loop = asyncio.new_event_loop()
         try:
-            asyncio.run(self._operate())
+            loop.run_until_complete(self._operate())
         except Exception as error:  # noqa: BLE001 (whatever kopf raises, what follows is a new start)
             _log.warning("kopf ended: %s", " ".join(f"{type(error).__name__}: {error}".split())[:300])
+        finally:
+            _leave(loop)
 
     async def _operate(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
@@ -143,9 +150,9 @@ class Watch:
         if self._stopping.is_set():
             return
         namespaces = sorted({item.resource.namespace for item in self.subjects if item.resource.namespace})
-        helper = asyncio.create_task(self._look_after())
-        try:
-            await kopf.operator(
+        helper, end = asyncio.create_task(self._look_after()), asyncio.create_task(self._end.wait())
+        operator = asyncio.create_task(
+            kopf.operator(
                 registry=self._registry(),
                 settings=self._settings(),
                 standalone=True,
@@ -153,8 +160,15 @@ class Watch:
                 namespaces=namespaces,
                 stop_flag=self._end,
             )
-        finally:
-            helper.cancel()
+        )
+        await asyncio.wait({operator, end}, return_when=asyncio.FIRST_COMPLETED)
+        helper.cancel()
+        await asyncio.wait({operator}, timeout=_TO_END)
+        await self._contact.close()
+        if operator.done():
+            operator.result()
+        else:
+            _log.info("kopf does not end and is left behind")
 
     async def _look_after(self) -> None:
         was_up = False
@@ -197,7 +211,11 @@ class Watch:
             given[:] = [info]
             return self._contact.session(info)
 
+        async def cleanup(**_: Any) -> None:
+            self._finish()  # whatever it ends for, it may take for ever
+
         kopf.on.login(registry=registry, id="login")(login)
+        kopf.on.cleanup(registry=registry, id="cleanup")(cleanup)
         for item in self.subjects:
             resource = item.resource
             kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)(
@@ -231,3 +249,12 @@ class Watch:
             if item.label_selector:
                 settings.watching.label_selectors[key] = item.label_selector
         return settings
+
+
+def _leave(loop: asyncio.AbstractEventLoop) -> None:
+    """Close a loop, whatever still waits in it: what is cancelled may begin to wait anew."""
+    for _ in range(2):
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0.1))
+    loop.close()
