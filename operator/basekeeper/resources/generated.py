@@ -7,7 +7,10 @@ import yaml
 from . import admission, crd
 from .kinds import GROUP, NODES, POLICIES
 
-_HEADER = "# Made by `make generate` from operator/basekeeper/resources; change it there.\n"
+_HEADER = """\
+# Made by `make generate` from operator/basekeeper/resources; change it there.
+# yamllint disable rule:line-length
+"""
 
 
 def manifests() -> dict[str, str]:
@@ -20,10 +23,13 @@ def manifests() -> dict[str, str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every value out, as people would: without anchors."""
+    """Writes every value out, as people would: without anchors, and lists further in than their name."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 (yaml's name)
+        super().increase_indent(flow, False)
 
 
 def _yaml(*documents: dict[str, Any]) -> str:
