@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.certificates import Authority
-from lab.nova_tree import DAY
+from lab.nova_tree import DAY, NovaTree
 from lab.proxy import Fault, FaultyProxy
 from tests.cluster.fleet import CACHES, LABELS, NAMESPACE, Fleet, Object, Program, eventually
 
@@ -45,8 +45,12 @@ def furnish(fleet: Fleet, node: str) -> tuple[Path, Path]:
 
 
 def ripen(fleet: Fleet, node: str, name: str, seconds: float) -> Path:
-    """A base that becomes old enough to go in so many seconds."""
-    return fleet.tree(node).add_base(f"{name}-{node}", age=DAY - seconds, seed=3)
+    """A base that becomes old enough to go in so many seconds.
+
+    It comes whole: a pass that saw it while it was written would count that as its last use.
+    """
+    made = NovaTree(fleet.state(node).with_name("made")).add_base(f"{name}-{node}", age=DAY - seconds, seed=3)
+    return made.rename(fleet.tree(node).base_dir / made.name)
 
 
 def removals(program: Program) -> Counter[str]:

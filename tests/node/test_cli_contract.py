@@ -204,9 +204,11 @@ def test_yaml_says_the_same_as_json(everything: NovaTree, keeper: Basekeeper) ->
     command = keeper.command("plan", spec=ENFORCE)
     said = subprocess.run([*command[:-1], "yaml"], capture_output=True, text=True, timeout=60, check=False)
     document, other = yaml.safe_load(said.stdout), keeper.plan().document
-    for changing in ("time", "seconds", "message"):
+    for changing in ("time", "seconds"):
         document.pop(changing, None)
         other.pop(changing, None)
+    messages = [row.pop("message") for row in document["files"]], [row.pop("message") for row in other["files"]]
+    assert all(one[:8] == two[:8] for one, two in zip(*messages, strict=True)), "but for the ages that they tell"
     ages = [row.pop("ageSeconds") for row in document["files"]], [row.pop("ageSeconds") for row in other["files"]]
     assert all(type(one) is type(two) for one, two in zip(*ages, strict=True))
     assert json.dumps(document) == json.dumps(other)

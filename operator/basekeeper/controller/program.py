@@ -35,7 +35,8 @@ _WRITERS = 8
 _QUIET = 0.3
 """Seconds after a change in which others that belong to it may come."""
 _SHARE = 20
-"""A reconcile is followed by a pause of so many times its length, so that it never takes more than that share."""
+"""A turn is followed by a pause of so many times the processor time that it took, so that this is a small share."""
+_LONGEST_PAUSE = 5.0
 _AT_LEAST_EVERY = 30.0
 _STATUS_EVERY = 30.0
 """Seconds between two writes of one policy's status."""
@@ -125,6 +126,7 @@ class Controller:
         backoff = Backoff(1.0, 30.0)
         while not self._stopping.is_set():
             self._beat = began = time.monotonic()
+            used = time.thread_time()
             try:
                 if began >= self._list_at:
                     self._list()
@@ -132,7 +134,7 @@ class Controller:
                     self._reconcile()
                 self._trouble = None
                 backoff.reset()
-                pause = max(_QUIET, (time.monotonic() - began) * _SHARE)
+                pause = min(max(_QUIET, (time.thread_time() - used) * _SHARE), _LONGEST_PAUSE)
             except ApiError as error:
                 self._trouble = str(error)
                 pause = backoff.failed()

@@ -47,10 +47,12 @@ def wave(
     if (trouble := _first_trouble(told)) is not None:
         return Wave(stopped=trouble)
     interval = policy.spec.interval
-    lately = [at for cache in there if (at := _moved_at(policy, cache)) is not None and abs(now - at) < interval]
+    lately = {
+        cache.name: at for cache in there if (at := _moved_at(policy, cache)) is not None and abs(now - at) < interval
+    }
     room = policy.spec.rollout.most(len(followers)) - len(lately)
-    if room <= 0:
-        return Wave(next_at=min(lately) + interval)
+    if room <= 0 and not queue & lately.keys():
+        return Wave(next_at=min(lately.values()) + interval)
     if (silent := _first_silent(told, ready)) is not None:
         return Wave(stopped=f"{silent} has not reported since it was told")
     unwell = {name: why for name in queue if (why := _unwell(followers[name], ready, now)) is not None}
@@ -59,8 +61,10 @@ def wave(
         name, why = min(unwell.items())
         more = f", and {len(unwell) - 1} more are not well either" if len(unwell) > 1 else ""
         return Wave(stopped=f"{name} {why}{more}")
-    moved = frozenset(able[:room])
-    next_at = min([*lately, now]) + interval
+    again = [name for name in able if name in lately]  # who was told lately takes no place of others
+    others = [name for name in able if name not in lately]
+    moved = frozenset([*again, *others[: max(0, room)]])
+    next_at = min([*lately.values(), now]) + interval
     return Wave(moved, next_at=next_at if len(moved) < len(able) else None)
 
 
