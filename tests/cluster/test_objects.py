@@ -18,8 +18,7 @@ NODE = "compute-r12-u07.rack12.az1.region-one.example.com"
 MOST_OF_A_NODE = 8192
 MOST_OF_A_POLICY = 1024 * 1024
 """Bytes; etcd takes one and a half times as much."""
-ROLLED_UP = 180.0
-"""Seconds; a controller that had to write 500 objects on a busy machine takes a rest after that."""
+ROLLED_UP = 120.0
 
 
 @pytest.fixture

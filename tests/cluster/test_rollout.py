@@ -125,7 +125,7 @@ def test_an_override_that_ends_starts_waves_and_pins_wait_for_none(fleet: Fleet,
 
     _apply(fleet, mode="Enforce", pinnedImages=[UUID], minimumAge={"original": "12h"})
     eventually(lambda: _pinned(fleet) == set(NODES), "the pins are everywhere at once", AT_ONCE)
-    # What removes more goes no further than to the nodes of the last wave, which have been told in this interval already.
+    # What removes more goes at most to the nodes of the last wave, which were told in this interval already.
     for _ in range(5):
         assert _in(fleet, "Enforce") == enforced
         assert _waiting(fleet) >= set(NODES) - enforced
