@@ -17,7 +17,7 @@ from tests.cluster.fleet import CACHES, LABELS, NAMESPACE, Fleet, Object, Progra
 
 LONG = bool(os.environ.get("BASEKEEPER_TEST_LONG"))
 """Whether outages last as long as those that operators fear, or as long as it takes to see what they do."""
-OUTAGE = 120.0 if LONG else 12.0
+OUTAGE = 120.0 if LONG else 10.0
 PATIENCE = 90.0 + OUTAGE
 _APPLY = "application/apply-patch+yaml"
 

@@ -11,8 +11,18 @@ from lab.control_plane import ControlPlane
 from lab.nova_tree import DAY
 from lab.proxy import Fault
 from tests.cluster import outages
-from tests.cluster.fleet import DEPLOY, Fleet, eventually, is_condition
-from tests.cluster.outages import OUTAGE, PATIENCE, await_ready, await_unready, furnish, is_alive, is_ready, ripen, tell
+from tests.cluster.fleet import DEPLOY, Fleet, Program, eventually, is_condition
+from tests.cluster.outages import (
+    OUTAGE,
+    PATIENCE,
+    GrowingDeaf,
+    await_ready,
+    await_unready,
+    furnish,
+    is_alive,
+    ripen,
+    tell,
+)
 
 
 @pytest.fixture
@@ -59,6 +69,8 @@ def test_the_controller_comes_back_after_a_killed_api_server(fleet: Fleet) -> No
     _, unused = furnish(fleet, "node-a")
     agent, controller = fleet.start_agent("node-a"), fleet.start_controller()
     fleet.apply("compute", mode="Enforce")
+    eventually(lambda: fleet.cache("node-a")["spec"]["mode"] == "Enforce", "the node is told")
+    fleet.run_now("node-a", "please")
     outages.all_gone([unused])
     outages.reported(fleet, "node-a", 1)
     await_ready(controller)
@@ -72,6 +84,7 @@ def test_the_controller_comes_back_after_a_killed_api_server(fleet: Fleet) -> No
 
     told = fleet.apply("compute", mode="Enforce", suspend=True)["metadata"]["generation"]
     eventually(lambda: fleet.cache("node-a")["spec"]["suspend"], "the node is told", PATIENCE)
+    fleet.run_now("node-a", "again")
     eventually(
         lambda: (
             (found := fleet.policy("compute"))["status"]["observedGeneration"] == told
@@ -87,61 +100,53 @@ def test_the_controller_comes_back_after_a_killed_api_server(fleet: Fleet) -> No
     assert (controller.stop(), agent.stop()) == (0, 0)
 
 
-def test_no_way_to_fail_stops_an_agent_or_keeps_its_status_away_afterwards(fleet: Fleet) -> None:
+def test_no_way_to_fail_stops_an_agent_or_hides_anything_from_it_for_long(fleet: Fleet) -> None:
+    """All at once, because some of it takes a minute: faults that everybody sees, and watches that fall silent."""
     faults = dict(zip(("node-a", "node-b", "node-c", "node-d"), list(Fault)[1:], strict=True))
     assert Fault.PASS not in faults.values()
-    with outages.proxies(fleet, len(faults)) as made:
-        behind = dict(zip(faults, made, strict=True))
-        bases = {node: furnish(fleet, node) for node in faults}
-        for node in faults:
-            tell(fleet, node)
-        agents = {node: outages.start_behind(behind[node], fleet, node) for node in faults}
+    nodes = (*faults, "node-e", "node-f")
+    with outages.proxies(fleet, len(nodes)) as made:
+        behind = dict(zip(nodes, made, strict=True))
+        bases = {node: furnish(fleet, node) for node in nodes}
+        for node in nodes:
+            tell(fleet, node, interval="24h" if node == "node-f" else "2s")
+        agents = {node: outages.start_behind(behind[node], fleet, node) for node in nodes}
         outages.all_gone(unused for _, unused in bases.values())
-        for node in faults:
+        for node, agent in agents.items():
             outages.reported(fleet, node, 1)
+            await_ready(agent)
 
-        away_until = time.monotonic() + OUTAGE
-        meanwhile = [ripen(fleet, node, "meanwhile", OUTAGE / 3) for node in faults]
-        used_before = {node: outages.processor_seconds(agent) for node, agent in agents.items()}
-        for node, fault in faults.items():
-            behind[node].switch(fault)
-        outages.all_gone(meanwhile)  # the first request that hangs takes its half minute
+        for node in ("node-e", "node-f"):
+            behind[node].silence()
+        tell(fleet, "node-e", mode="Audit")
+        told = tell(fleet, "node-f", interval="24h", mode="Audit")["metadata"]["generation"]
+        _fail_and_return(fleet, {node: (fault, behind[node], agents[node]) for node, fault in faults.items()})
+        assert all(used.exists() for used, _ in bases.values())
+
+        eventually(lambda: fleet.cache("node-e")["status"]["lastPass"]["mode"] == "Audit", "the next pass asks")
+        eventually(lambda: fleet.cache("node-f")["status"]["observedGeneration"] == told, "the watch heals", 100.0)
         for agent in agents.values():
-            await_unready(agent)
-            assert is_alive(agent)
-        time.sleep(max(0.0, away_until - time.monotonic()))
-        for node, agent in agents.items():
-            assert outages.processor_seconds(agent) - used_before[node] < OUTAGE / 3
-            behind[node].switch(Fault.PASS)
-
-        for node, agent in agents.items():
-            outages.reported(fleet, node, 2)
             await_ready(agent)
             assert is_alive(agent)
-            assert sorted(outages.removals(agent).values()) == [1, 1]
-            assert bases[node][0].exists()
 
 
-def test_a_watch_that_falls_silent_is_noticed_and_hides_nothing_from_a_pass(fleet: Fleet) -> None:
-    with outages.proxies(fleet, 2) as (asking, waiting):
-        for node in ("node-a", "node-b"):
-            furnish(fleet, node)
-            tell(fleet, node, interval="2s" if node == "node-a" else "24h")
-        asks = outages.start_behind(asking, fleet, "node-a")
-        waits = outages.start_behind(waiting, fleet, "node-b")
-        for node, agent in (("node-a", asks), ("node-b", waits)):
-            outages.reported(fleet, node, 1)
-            await_ready(agent)
-
-        for proxy in (asking, waiting):
-            proxy.silence()
-        tell(fleet, "node-a", interval="2s", mode="Audit")
-        told = tell(fleet, "node-b", interval="24h", mode="Audit")["metadata"]["generation"]
-        eventually(lambda: fleet.cache("node-a")["status"]["lastPass"]["mode"] == "Audit", "the next pass asks")
-        eventually(lambda: fleet.cache("node-b")["status"]["observedGeneration"] == told, "the watch heals", 100.0)
-        for agent in (asks, waits):
-            assert is_alive(agent)
-            assert is_ready(agent)
+def _fail_and_return(fleet: Fleet, faults: dict[str, tuple[Fault, GrowingDeaf, Program]]) -> None:
+    began = time.monotonic()
+    meanwhile = {node: ripen(fleet, node, "meanwhile", OUTAGE / 3) for node in faults}
+    used_before = {node: outages.processor_seconds(agent) for node, (_, _, agent) in faults.items()}
+    for fault, proxy, _ in faults.values():
+        proxy.switch(fault)
+    # Those that fail at once go first: where requests hang, the first one takes its half minute.
+    for node, (_, proxy, agent) in sorted(faults.items(), key=lambda item: item[1][0] in {Fault.HANG, Fault.FREEZE}):
+        outages.all_gone([meanwhile[node]])
+        await_unready(agent)
+        assert is_alive(agent)
+        time.sleep(max(0.0, began + OUTAGE - time.monotonic()))
+        assert outages.processor_seconds(agent) - used_before[node] < (time.monotonic() - began) / 3
+        proxy.switch(Fault.PASS)
+    for node, (_, _, agent) in faults.items():
+        outages.reported(fleet, node, 2)
+        assert sorted(outages.removals(agent).values()) == [1, 1]
 
 
 def test_an_agent_that_starts_while_the_api_server_is_away_uses_what_it_was_told(fleet: Fleet) -> None:
@@ -242,18 +247,22 @@ def test_an_agent_that_is_stopped_ends_between_two_files_and_the_next_one_carrie
     assert set(outages.removals(agent).values()) == {1}
 
 
-@pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.HANG, Fault.FREEZE])
-def test_stopping_does_not_wait_for_an_api_server_that_is_away(fleet: Fleet, fault: Fault) -> None:
-    furnish(fleet, "node-a")
-    tell(fleet, "node-a")
-    with outages.proxies(fleet, 1) as (proxy,):
-        agent = outages.start_behind(proxy, fleet, "node-a")
-        outages.reported(fleet, "node-a", 1)
-        proxy.switch(fault)
+def test_stopping_does_not_wait_for_an_api_server_that_is_away(fleet: Fleet) -> None:
+    faults = {"node-a": Fault.UNAVAILABLE, "node-b": Fault.HANG, "node-c": Fault.FREEZE}
+    with outages.proxies(fleet, len(faults)) as made:
+        behind = dict(zip(faults, made, strict=True))
+        for node in faults:
+            furnish(fleet, node)
+            tell(fleet, node)
+        agents = {node: outages.start_behind(behind[node], fleet, node) for node in faults}
+        for node, fault in faults.items():
+            outages.reported(fleet, node, 1)
+            behind[node].switch(fault)
         time.sleep(3)
-        began = time.monotonic()
-        assert agent.stop() == 0
-        assert time.monotonic() - began < 15
+        for agent in agents.values():
+            began = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - began < 15
 
 
 def test_a_second_signal_ends_at_once(fleet: Fleet) -> None:

@@ -106,8 +106,9 @@ def test_an_object_that_vanished_unseen_ends_removals_before_the_next_pass(fleet
         agent = outages.start_behind(proxy, fleet, "node-a")
         outages.all_gone([unused])
         await_ready(agent)
-        proxy.silence()
+        proxy.switch(Fault.REFUSE)
         fleet.delete(f"{CACHES}/node-a")
+        proxy.switch(Fault.PASS)
         eventually(lambda: _was_told_that_it_is_gone(agent), "it asks", outages.PATIENCE)
         kept = _unused(fleet, "node-a")
         assert agent.stop() == 0
