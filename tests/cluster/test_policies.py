@@ -13,6 +13,9 @@ from lab.nova_tree import DAY
 from tests.cluster.fleet import POLICIES, Fleet, condition, eventually, is_condition
 
 ENFORCE = {"mode": "Enforce", "minimumAge": {"original": "24h"}}
+_FAULT = "inject=renameat2:delay_enter=200ms"
+SLOWED = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2", "-e", _FAULT)
+"""Under this a removal takes long enough to change one's mind in the middle of a pass."""
 
 
 @pytest.fixture
@@ -100,18 +103,7 @@ def test_a_policy_that_is_suspended_in_a_pass_ends_the_pass_between_two_files(fl
     tree = fleet.tree("node-a")
     bases = [tree.add_base(f"old-{number}", age=3 * DAY, seed=number + 1) for number in range(40)]
     fleet.add_node("node-a")
-    slow = (
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=renameat2",
-        "-e",
-        "inject=renameat2:delay_enter=200ms",
-    )
-    agent = fleet.start_agent("node-a", under=slow)
+    agent = fleet.start_agent("node-a", under=SLOWED)
     fleet.start_controller()
     fleet.apply("compute", **ENFORCE, limits={"maxPercent": 100, "maxFiles": 40})
     eventually(lambda: sum(not base.exists() for base in bases) >= 2, "it has begun")
@@ -137,18 +129,7 @@ def test_a_pass_runs_under_the_settings_that_it_began_with(fleet: Fleet) -> None
     tree = fleet.tree("node-a")
     bases = [tree.add_base(f"old-{number}", age=3 * DAY, seed=number + 1) for number in range(8)]
     fleet.add_node("node-a")
-    slow = (
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=renameat2",
-        "-e",
-        "inject=renameat2:delay_enter=300ms",
-    )
-    agent = fleet.start_agent("node-a", under=slow)
+    agent = fleet.start_agent("node-a", under=SLOWED)
     fleet.start_controller()
     fleet.apply("compute", **ENFORCE, quarantine={"retention": "6h"})
     eventually(lambda: sum(not base.exists() for base in bases) >= 1, "it has begun")
