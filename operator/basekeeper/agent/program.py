@@ -230,8 +230,10 @@ class Agent:
             self._reporter.saw(order.found)
             metadata = order.found["metadata"]
             with self._mail.changed:
-                # What this answer says needs no second turn when the watch says it as well.
-                self._mail.generation = (str(metadata.get("uid")), int(metadata["generation"]))
+                # What this answer says needs no second turn when the watch says it as well, or said it meanwhile.
+                generation = (str(metadata.get("uid")), int(metadata["generation"]))
+                self._mail.told = self._mail.told and self._mail.generation != generation
+                self._mail.generation = generation
                 if not self._mail.known:
                     self._mail.run_now = (metadata.get("annotations") or {}).get(RUN_NOW)
                     self._mail.known = True

@@ -208,6 +208,8 @@ def _expected(error: ErrorDetails) -> str:
     got = shown(error["input"])
     if error["type"] == "value_error":
         return str(context["error"])
+    if error["type"] == "too_long" and context.get("actual_length") is None:  # of a mapping pydantic counts none
+        context = {**context, "actual_length": len(error["input"])}
     if error["type"] == "string_pattern_mismatch":
         return _PATTERNS.get(field, "expected a label's key or value, got {got}").format(got=got)
     if error["type"] == "missing" and field in _MISSING:
