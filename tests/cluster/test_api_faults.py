@@ -118,12 +118,15 @@ def test_no_way_to_fail_stops_an_agent_or_hides_anything_from_it_for_long(fleet:
 
         for node in ("node-e", "node-f"):
             behind[node].silence()
+        time.sleep(1)  # a pass that has asked already may end
         tell(fleet, "node-e", mode="Audit")
+        hidden = ripen(fleet, "node-e", "hidden", 0)
         told = tell(fleet, "node-f", interval="24h", mode="Audit")["metadata"]["generation"]
         _fail_and_return(fleet, {node: (fault, behind[node], agents[node]) for node, fault in faults.items()})
         assert all(used.exists() for used, _ in bases.values())
 
         eventually(lambda: fleet.cache("node-e")["status"]["lastPass"]["mode"] == "Audit", "the next pass asks")
+        assert hidden.exists()
         eventually(lambda: fleet.cache("node-f")["status"]["observedGeneration"] == told, "the watch heals", 100.0)
         for agent in agents.values():
             await_ready(agent)

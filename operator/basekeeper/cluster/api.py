@@ -18,6 +18,8 @@ from .connection import Connection
 
 _TIMEOUT = (5.0, 30.0)
 """Seconds to connect, and to wait for an answer."""
+_AT_FIRST = (5.0, 10.0)
+"""The same for an object that is asked for on a kept connection: one that a network forgot takes this long to show."""
 _PAGE = 250
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 _MAX_MESSAGE = 500
@@ -85,8 +87,16 @@ class Api:
         self._counted = counted
 
     def get(self, resource: Resource, name: str) -> dict[str, Any]:
-        """One object, whole. Raises ApiError."""
-        return _expected(self._ask("GET", resource.path(name)), resource.kind)
+        """One object, whole; asked for anew if a kept connection gives no answer. Raises ApiError."""
+        path = resource.path(name)
+        try:
+            found = self._ask("GET", path, timeout=_AT_FIRST)
+        except ApiAway as error:
+            if not isinstance(error.__cause__, urllib3.exceptions.ReadTimeoutError):
+                raise
+            self._client.rest_client.pool_manager.clear()
+            found = self._ask("GET", path)
+        return _expected(found, resource.kind)
 
     def pages(self, resource: Resource, **selectors: str) -> Iterator[dict[str, Any]]:
         """All objects, a page at a time; `labelSelector` and `fieldSelector` choose. Raises ApiError."""
@@ -140,11 +150,12 @@ class Api:
         body: Any = None,
         content_type: str | None = None,
         accept: str = "application/json",
+        timeout: tuple[float, float] = _TIMEOUT,
     ) -> dict[str, Any]:
         headers = {"Accept": accept} | ({"Content-Type": content_type} if content_type else {})
-        status, raw, authorization = self._send(method, path, body, headers)
+        status, raw, authorization = self._send(method, path, body, headers, timeout)
         if status == HTTPStatus.UNAUTHORIZED and self._connection.renew(authorization):
-            status, raw, _ = self._send(method, path, body, headers)
+            status, raw, _ = self._send(method, path, body, headers, timeout)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise _error(status, raw)
         try:
@@ -153,13 +164,15 @@ class Api:
             raise NotTheServer(f"something else than the API server answers: {_short(_text(raw))}") from error
         return answer if isinstance(answer, dict) else {}
 
-    def _send(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, bytes, str]:
+    def _send(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: tuple[float, float]
+    ) -> tuple[int, bytes, str]:
         """Status and body of an answer, and the credentials that were used. Raises ApiAway."""
         request = self._client.param_serialize(
             method, path, header_params=dict(headers), body=body, auth_settings=["BearerToken"]
         )
         try:
-            response = self._client.call_api(*request, _request_timeout=_TIMEOUT)
+            response = self._client.call_api(*request, _request_timeout=timeout)
             raw = response.read()  # type: ignore[no-untyped-call]
         except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
             self._counted(method, "error")
