@@ -93,8 +93,9 @@ def test_what_is_deleted_while_every_watch_is_down_is_obeyed_and_leaves_no_ghost
         # The same name once more is another policy, which nothing of the old one haunts.
         made = fleet.apply("compute", mode="Audit")["metadata"]["uid"]
         eventually(lambda: {item["spec"]["policy"]["uid"] for item in fleet.caches().values()} == {made}, "told anew")
-        eventually(lambda: fleet.policy("compute")["status"]["nodes"]["matched"] == 2, "the roll-up")
-        rows = fleet.policy("compute")["status"]["nodeStatuses"]
+        fleet.apply("other", mode="Audit", priority=1)
+        eventually(lambda: fleet.policy("other")["status"]["nodes"]["matched"] == 2, "the roll-up")
+        rows = fleet.policy("other")["status"]["nodeStatuses"]
         assert sorted(row["node"] for row in rows) == ["node-a", "node-b"]
         assert all(path.exists() for path in kept)
 
