@@ -58,6 +58,12 @@ def removals(program: Program) -> Counter[str]:
     return Counter(re.findall(r" quarantined file=(\S+)", program.said))
 
 
+def await_removals(program: Program, count: int) -> Counter[str]:
+    """Wait until an agent has said that it removed so many files, which it does once a pass's acts are over."""
+    eventually(lambda: len(removals(program)) >= count, f"{program.name} says that {count} files went")
+    return removals(program)
+
+
 def quarantined(fleet: Fleet, node: str) -> list[str]:
     """Names of the files in a node's quarantine."""
     found = (fleet.tree(node).base_dir / ".basekeeper" / "quarantine").glob("*/*")

@@ -59,7 +59,7 @@ def test_agents_go_on_while_the_api_server_is_killed_and_remove_nothing_twice(fl
         outages.reported(fleet, node, 2)
         await_ready(agent)
         assert is_alive(agent)
-        assert sorted(outages.removals(agent).values()) == [1, 1]
+        assert sorted(outages.await_removals(agent, 2).values()) == [1, 1]
         assert outages.quarantined(fleet, node) == sorted(outages.removals(agent))
         assert bases[node][0].exists()
         assert agent.stop() == 0
@@ -96,7 +96,7 @@ def test_the_controller_comes_back_after_a_killed_api_server(fleet: Fleet) -> No
     for program in (agent, controller):
         await_ready(program)
         assert is_alive(program)
-    assert list(outages.removals(agent).values()) == [1]
+    assert list(outages.await_removals(agent, 1).values()) == [1]
     assert (controller.stop(), agent.stop()) == (0, 0)
 
 
@@ -149,7 +149,7 @@ def _fail_and_return(fleet: Fleet, faults: dict[str, tuple[Fault, GrowingDeaf, P
         proxy.switch(Fault.PASS)
     for node, (_, _, agent) in faults.items():
         outages.reported(fleet, node, 2)
-        assert sorted(outages.removals(agent).values()) == [1, 1]
+        assert sorted(outages.await_removals(agent, 2).values()) == [1, 1]
 
 
 def test_an_agent_that_starts_while_the_api_server_is_away_uses_what_it_was_told(fleet: Fleet) -> None:
@@ -247,7 +247,7 @@ def test_an_agent_that_is_stopped_ends_between_two_files_and_the_next_one_carrie
     agent.start()
     outages.all_gone(bases)
     outages.reported(fleet, "node-a", len(bases))
-    assert set(outages.removals(agent).values()) == {1}
+    assert set(outages.await_removals(agent, len(bases)).values()) == {1}
 
 
 def test_stopping_does_not_wait_for_an_api_server_that_is_away(fleet: Fleet) -> None:

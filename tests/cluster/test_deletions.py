@@ -121,7 +121,7 @@ def test_an_object_that_vanished_unseen_ends_removals_before_the_next_pass(fleet
         eventually(lambda: "waiting for the API server" in agent.said, "it tries")
         assert kept.exists()
         assert "never told anything" not in agent.said
-        assert list(outages.removals(agent).values()) == [1]
+        assert list(outages.await_removals(agent, 1).values()) == [1]
 
 
 def test_nothing_ever_carries_a_finalizer_or_a_note_of_ours_and_no_order_of_deletion_hangs(fleet: Fleet) -> None:
@@ -207,7 +207,7 @@ def test_programs_find_definitions_that_come_late_or_come_back(fleet: Fleet) -> 
         assert kept.exists()
         fleet.apply("compute", mode="Enforce")
         outages.all_gone([kept])
-        assert sorted(outages.removals(agent).values()) == [1, 1]
+        assert sorted(outages.await_removals(agent, 2).values()) == [1, 1]
     finally:
         install(fleet.cluster)
 
