@@ -72,8 +72,7 @@ def of_pass(report: Report, before: Mapping[str, Any], after: Mapping[str, Any])
 
 
 def _acts(report: Report) -> list[Event]:
-    # With `retention: 0s` a file is purged in the pass that removes it, and has a row of the cache then.
-    gone = [row for row in report.cached if row.action in (Action.QUARANTINED, Action.PURGED)]
+    gone = report.removed
     back = [row for row in report.rows if row.action is Action.RESTORED]
     said = []
     if gone:

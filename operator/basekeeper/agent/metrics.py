@@ -1,62 +1,215 @@
-"""What an agent counts. No label has a node, file or image: the scrape adds the node."""
+"""What an agent counts. No label has a node, file or image: the scrape adds the node.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+The words are those of the report: a pass is counted from nothing else. What is known of the cache stays as the last
+pass that could see it left it: a pass that fails as a whole has seen nothing, and a node without a policy makes none.
+"""
 
-from basekeeper import __version__
-from basekeeper.cache.acts import Action
-from basekeeper.cache.report import Outcome, Report
+import math
+from collections import Counter as Tally
+from collections.abc import Iterable
 
-_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+from prometheus_client import Counter, Gauge
+
+from basekeeper.cache.acts import Action, Failure
+from basekeeper.cache.evidence import Part
+from basekeeper.cache.names import Kind
+from basekeeper.cache.report import CacheState, Outcome, Report, Row
+from basekeeper.cache.settings import Mode, Policy
+from basekeeper.cache.storage import Capacity
+from basekeeper.cache.verdicts import AGAINST, HOLD_REASONS, REASONS, Reason
+from basekeeper.cluster.metrics import ProgramMetrics
+
+_PHASES = ("observe", "judge", "act")
+_OURS = [kind for kind in Kind if kind is not Kind.FOREIGN]
+"""The kinds that are ever removed."""
+_JUDGEMENTS = [(verdict, reason) for verdict in REASONS for reason in Reason if reason in REASONS[verdict]]
 
 
-class Metrics:
-    """The agent's metrics, in a registry of their own."""
+class Metrics(ProgramMetrics):
+    """The agent's metrics."""
 
     def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
-        build = Gauge("basekeeper_build_info", "The release that runs.", ["version"], registry=r)
-        build.labels(__version__).set(1)
-        self._passes = Counter("basekeeper_passes", "Passes, by how they ended.", ["outcome"], registry=r)
-        self._seconds = Histogram(
-            "basekeeper_pass_duration_seconds", "How long passes took.", ["phase"], buckets=_BUCKETS, registry=r
-        )
-        self._success = Gauge(
-            "basekeeper_last_success_timestamp_seconds", "When a pass last ended without failure.", registry=r
-        )
-        self._acts = Counter("basekeeper_files_acted_on", "Files that passes acted on.", ["action"], registry=r)
-        self._reclaimed = Counter("basekeeper_reclaimed_bytes", "Bytes that purges have freed.", registry=r)
-        self._reclaimable = Gauge("basekeeper_reclaimable_bytes", "Bytes that may go now.", registry=r)
-        self._breaker = Gauge("basekeeper_breaker_open", "1 while an anomaly stops removals.", registry=r)
-        self.watch_up = Gauge("basekeeper_watch_up", "1 while the watch on the own object runs.", registry=r)
-        self.policy_generation = Gauge(
-            "basekeeper_policy_generation_applied",
-            "Generation of the policy that the last pass ran under; 0: none.",
-            registry=r,
-        )
-        self._requests = Counter(
-            "basekeeper_api_requests", "Requests to the API server.", ["method", "code"], registry=r
-        )
-        for outcome in Outcome:
-            self._passes.labels(outcome.value)
-        for action in Action:
-            self._acts.labels(action.value)
+        super().__init__("the watch on the node's own object runs")
+        self._count_passes()
+        self._count_acts()
+        self._show_orders()
+        self._show_cache()
 
-    def count_request(self, method: str, code: str) -> None:
-        """Count one request to the API server."""
-        self._requests.labels(method, code).inc()
+    def _count_passes(self) -> None:
+        self._passes = self.counter("basekeeper_passes_total", "passes, by how they ended", {"outcome": Outcome})
+        self._phases = self.histogram(
+            "basekeeper_pass_duration_seconds",
+            "how long the phases of passes took: `observe` looks, `judge` decides, `act` removes, purges and restores, "
+            "looks again meanwhile, and writes the ledger",
+            {"phase": _PHASES},
+        )
+        self._parts = self.histogram(
+            "basekeeper_observe_duration_seconds",
+            "how long the parts of `observe` took: `inventory` reads `_base` and the quarantine, `libvirt` lists the "
+            "domains, `disks` walks the instances and reads their headers, `locks` asks who holds or opens a file",
+            {"source": Part},
+        )
+        self._last = self.gauge(
+            "basekeeper_last_pass_timestamp_seconds", "when the last pass was made, however it ended; 0 before it"
+        )
+        self._success = self.gauge(
+            "basekeeper_last_success_timestamp_seconds",
+            "when the last pass without failure was made; 0 before the first since the agent started",
+        )
 
-    def count_pass(self, report: Report) -> None:
-        """Count one pass."""
-        self._passes.labels(report.outcome.value).inc()
+    def _count_acts(self) -> None:
+        kinds = {"kind": _OURS}
+        self._target = self.gauge(
+            "basekeeper_target_bytes",
+            "what the last pass set out to remove and to purge when it began to act; 0 for a pass that removes nothing",
+        )
+        self._removed = (
+            self.counter("basekeeper_removed_files_total", "files moved out of the cache into the quarantine", kinds),
+            self.counter("basekeeper_removed_bytes_total", "bytes of these", kinds),
+        )
+        self._purged = (
+            self.counter("basekeeper_purged_files_total", "files deleted for good", kinds),
+            self.counter("basekeeper_purged_bytes_total", "bytes of these: what was freed", kinds),
+        )
+        self._restored = self.counter(
+            "basekeeper_restored_files_total", "files that passes put back from the quarantine", kinds
+        )
+        self._skipped = self.counter(
+            "basekeeper_skipped_files_total",
+            "acts that a late look called off, by what it found",
+            {"reason": _in_order(AGAINST)},
+        )
+        self._failed = self.counter(
+            "basekeeper_failed_files_total", "acts that failed, by the class of the error", {"reason": Failure}
+        )
+        self._vanished = self.counter(
+            "basekeeper_vanished_files_total",
+            "finished files that left the cache between two passes, or during one, by another hand than basekeeper's: "
+            "nova's own manager, or a person",
+        )
+
+    def _show_orders(self) -> None:
+        self._interval = self.gauge(
+            "basekeeper_interval_seconds", "time between passes by the policy in force; 0 while the node has none"
+        )
+        self._enforcing = self.gauge(
+            "basekeeper_enforcing", "1 while the policy in force has `mode: Enforce` and is not suspended"
+        )
+        self.policy_generation = self.gauge(
+            "basekeeper_policy_generation_applied", "generation of the policy that the last pass ran under; 0: none"
+        )
+
+    def _show_cache(self) -> None:
+        states = {"state": CacheState}
+        self._cache = (
+            self.gauge(
+                "basekeeper_cache_files",
+                "what lies in the cache after the last pass: every entry of `_base` but basekeeper's own, in one state",
+                states,
+            ),
+            self.gauge(
+                "basekeeper_cache_bytes",
+                "bytes that removing these files would free: allocated blocks, 0 with a second hard link",
+                states,
+            ),
+        )
+        self._reclaimable = self.gauge(
+            "basekeeper_reclaimable_bytes", 'the same as `basekeeper_cache_bytes{state="removable"}`'
+        )
+        self._files = Gauge(
+            "basekeeper_files",
+            "the same files by the verdict of the last pass and its reason",
+            ["verdict", "reason"],
+            registry=self.registry,
+        )
+        for verdict, reason in _JUDGEMENTS:
+            self._files.labels(verdict, reason)
+        self._holds = self.gauge(
+            "basekeeper_holds",
+            "what held removals or purges in the last pass, each once: a path, a domain, an anomaly",
+            {"reason": _in_order(HOLD_REASONS)},
+        )
+        self._quarantine = (
+            self.gauge("basekeeper_quarantine_files", "files that wait in the quarantine"),
+            self.gauge("basekeeper_quarantine_bytes", "bytes that purging these would free"),
+        )
+        self._breaker = self.gauge(
+            "basekeeper_breaker_open", "1 while the evidence itself cannot be trusted, so that nothing is removed"
+        )
+        self._libvirt = self.gauge(
+            "basekeeper_libvirt_reachable",
+            "1 where libvirt listed all domains in the last pass, or the host has none to ask (`--libvirt none`); "
+            "0 where it did not; NaN before the first pass",
+        )
+        self._libvirt.set(math.nan)
+        self._size = self.gauge("basekeeper_filesystem_size_bytes", "size of the file system that the cache lies on")
+        self._available = self.gauge(
+            "basekeeper_filesystem_available_bytes", "what an ordinary user may still write there"
+        )
+
+    def show_order(self, policy: Policy | None, interval: float) -> None:
+        """Show what the node is told to do; None: nothing."""
+        self._interval.set(0 if policy is None else interval)
+        self._enforcing.set(policy is not None and policy.mode is Mode.ENFORCE and not policy.suspend)
+        if policy is None:
+            self.policy_generation.set(0)
+
+    def count_pass(self, report: Report, capacity: Capacity | None) -> None:
+        """Count one pass, and show what it saw; `capacity` is that of the cache's file system, if it could be asked."""
+        self._passes.labels(report.outcome).inc()
+        self._last.set(report.time)
         if report.error:  # it says nothing of the cache, nor how long its phases took
             return
-        for phase in ("observe", "judge", "act"):
-            self._seconds.labels(phase).observe(getattr(report.seconds, phase))
+        for phase in _PHASES:
+            self._phases.labels(phase).observe(getattr(report.seconds, phase))
+        for part, seconds in report.seconds.by_part.items():
+            self._parts.labels(part).observe(seconds)
         if report.outcome is not Outcome.FAILED:
             self._success.set(report.time)
+        self._count(report)
+        self._show(report)
+        if capacity is not None:
+            self._size.set(capacity.size)
+            self._available.set(capacity.available)
+
+    def _count(self, report: Report) -> None:
+        self._target.set(report.target)
+        _add(self._removed, report.removed)
+        _add(self._purged, (row for row in report.rows if row.action is Action.PURGED))
         for row in report.rows:
-            if row.action is not None:
-                self._acts.labels(row.action.value).inc()
-        self._reclaimed.inc(report.reclaimed)
+            if row.action is Action.RESTORED:
+                self._restored.labels(row.kind).inc()
+            elif row.action is Action.SKIPPED:
+                self._skipped.labels(row.reason).inc()
+            elif row.action is Action.FAILED:
+                self._failed.labels(row.failure or Failure.OTHER).inc()
+        self._vanished.inc(len(report.vanished))
+
+    def _show(self, report: Report) -> None:
+        files, size = self._cache
+        for state, rows in report.by_state.items():
+            files.labels(state).set(len(rows))
+            size.labels(state).set(sum(row.bytes for row in rows))
         self._reclaimable.set(report.reclaimable)
+        found = Tally((row.verdict, row.reason) for row in report.left)
+        for verdict, reason in found.keys() | _JUDGEMENTS:
+            self._files.labels(verdict, reason).set(found[verdict, reason])
+        held = Tally(hold.reason for hold in report.holds)
+        for reason in HOLD_REASONS:
+            self._holds.labels(reason).set(held[reason])
+        files, size = self._quarantine
+        files.set(report.quarantined_files)
+        size.set(report.quarantined)
         self._breaker.set(bool(report.anomalies))
+        self._libvirt.set(report.libvirt_failure is None)
+
+
+def _add(counters: tuple[Counter, Counter], rows: Iterable[Row]) -> None:
+    files, size = counters
+    for row in rows:
+        files.labels(row.kind).inc()
+        size.labels(row.kind).inc(row.bytes)
+
+
+def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
+    return [reason for reason in Reason if reason in reasons]

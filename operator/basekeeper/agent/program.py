@@ -195,6 +195,7 @@ class Agent:
     def _turn(self, schedule: Schedule) -> None:
         """One turn: ask, act, tell."""
         order = self._ask()
+        self._metrics.show_order(order.policy, order.interval)
         if order.policy is None:
             self._idle(order)
             if self._refused is None:
@@ -207,10 +208,11 @@ class Agent:
         if report is None:
             schedule.retry(time.monotonic(), _BUSY_RETRY)
             return
-        self._metrics.count_pass(report)
+        capacity = storage.capacity(self._host)
+        self._metrics.count_pass(report, capacity)
         self._metrics.policy_generation.set(order.origin.generation if order.origin is not None else 0)
         _tell(report, order)
-        told = status.after_pass(order, report, self._host, storage.capacity(self._host), before, time.time())
+        told = status.after_pass(order, report, self._host, capacity, before, time.time())
         if self._reporter.report(told):
             self._watch.expect_event()
         said = events.of_pass(report, before, told)
@@ -242,7 +244,6 @@ class Agent:
         return order
 
     def _idle(self, order: Order) -> None:
-        self._metrics.policy_generation.set(0)
         if order.generation is None:
             return
         if self._reporter.report(status.without_pass(order, self._host, self._reporter.there, time.time())):

@@ -216,8 +216,7 @@ def _unknown(kind: NodeCondition, why: Why, message: str) -> Said:
 
 def _last_pass(report: Report) -> dict[str, Any]:
     seconds = report.seconds
-    # With `retention: 0s` a file is purged in the pass that removes it, and has a row of the cache then.
-    removed = [row for row in report.cached if row.action in (Action.QUARANTINED, Action.PURGED)]
+    removed = report.removed
     told: dict[str, Any] = {
         "time": timestamp(report.time),
         "mode": report.policy.mode.value,
@@ -244,10 +243,9 @@ def _count(rows: Iterable[Row], action: Action) -> int:
 
 
 def _cache(report: Report) -> dict[str, Any]:
-    left = [row for row in report.cached if row.action not in (Action.QUARANTINED, Action.PURGED)]
     return {
-        "files": len(left),
-        "bytes": _bytes(sum(row.bytes for row in left)),
+        "files": len(report.left),
+        "bytes": _bytes(sum(row.bytes for row in report.left)),
         "reclaimableFiles": len(report.going),
         "reclaimableBytes": _bytes(report.reclaimable),
         "quarantinedFiles": report.quarantined_files,

@@ -15,6 +15,18 @@ Inode: TypeAlias = tuple[int, int]
 """Device and inode number: the same file under whatever name, within one boot."""
 
 
+class Part(StrEnum):
+    """A part of the observation whose time is told apart."""
+
+    INVENTORY = "inventory"
+    """The cache and the quarantine."""
+    LIBVIRT = "libvirt"
+    DISKS = "disks"
+    """The instances tree, the headers of disks, and the signs of other hosts."""
+    LOCKS = "locks"
+    """Locks, and who has a file open."""
+
+
 class FileType(StrEnum):
     """What kind of directory entry it is; only regular files are ever removed."""
 

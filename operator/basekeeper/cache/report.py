@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .acts import Action, Done
+from .acts import Action, Done, Failure
 from .anomalies import Stop
-from .evidence import CachedFile, Note
+from .evidence import CachedFile, Note, Part
 from .names import Kind
 from .plan import Judged, Plan
 from .quarantine_plan import Decision, Hold, JudgedEntry
 from .settings import Policy
-from .verdicts import Reason, Verdict
+from .verdicts import HOLD_REASONS, Reason, Verdict
 
 
 class Outcome(StrEnum):
@@ -23,6 +23,15 @@ class Outcome(StrEnum):
     ACTED = "Acted"
     HELD = "Held"
     FAILED = "Failed"
+
+
+class CacheState(StrEnum):
+    """What is to become of a file that lies in the cache after a pass; every file there is in one of these."""
+
+    KEPT = "kept"
+    HELD = "held"
+    REMOVABLE = "removable"
+    FOREIGN = "foreign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class Row:
     removable_at: float | None = None
     action: Action | None = None
     error: str | None = None
+    failure: Failure | None = None
+    """For FAILED: of what class the error is."""
     entry: str | None = None
     """The quarantine entry's id, if the file lies there."""
 
@@ -54,6 +65,8 @@ class Seconds:
     observe: float = 0.0
     judge: float = 0.0
     act: float = 0.0
+    by_part: Mapping[Part, float] = field(default_factory=dict)
+    """How long each part of `observe` took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,8 @@ class Report:
     """The judgement held something."""
     error: str | None = None
     """Why the pass failed as a whole."""
+    target: int = 0
+    """Bytes that the pass set out to remove and to purge."""
     reclaimed: int = 0
     quarantined: int = 0
     """Bytes that wait in the quarantine now."""
@@ -86,6 +101,8 @@ class Report:
     """Why libvirt did not list all domains, if it did not."""
     shared: str | None = None
     """Why the storage counts as shared with other hosts, if it does."""
+    vanished: tuple[str, ...] = ()
+    """Finished files that lay in the cache when the last pass ended, and that another hand has removed since."""
     anomalies: tuple[Stop, ...] = ()
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
 
@@ -128,12 +145,7 @@ class Report:
     @property
     def going(self) -> tuple[Row, ...]:
         """What still lies in the cache after the pass and may go: in the next one, or later because of the limits."""
-        gone = (Action.QUARANTINED, Action.PURGED)
-        return tuple(
-            row
-            for row in self.cached
-            if row.action not in gone and (row.verdict is Verdict.REMOVE or row.reason is Reason.LIMIT_REACHED)
-        )
+        return tuple(row for row in self.left if _state(row) is CacheState.REMOVABLE)
 
     @property
     def reclaimable(self) -> int:
@@ -142,8 +154,23 @@ class Report:
 
     @property
     def cached(self) -> tuple[Row, ...]:
-        """The rows of files that lie in the cache itself."""
+        """The rows of files that lie in the cache itself, or did when the pass began."""
         return tuple(row for row in self.rows if row.entry is None)
+
+    @property
+    def removed(self) -> tuple[Row, ...]:
+        """What left the cache in this pass: with `retention: 0s` a file is purged in the pass that removes it."""
+        return tuple(row for row in self.cached if row.action in (Action.QUARANTINED, Action.PURGED))
+
+    @property
+    def left(self) -> tuple[Row, ...]:
+        """What still lies in the cache after the pass."""
+        return tuple(row for row in self.cached if row.action not in (Action.QUARANTINED, Action.PURGED))
+
+    @property
+    def by_state(self) -> Mapping[CacheState, tuple[Row, ...]]:
+        """The rows of `left`, each once."""
+        return {state: tuple(row for row in self.left if _state(row) is state) for state in CacheState}
 
 
 @dataclass
@@ -172,6 +199,16 @@ def rows_of(plan: Plan, acts: Acts) -> tuple[Row, ...]:
     return (*rows, *(row for row in files if row.name not in back))
 
 
+def _state(row: Row) -> CacheState:
+    """A file that waits for the limits alone may go like those that go first."""
+    if row.verdict is Verdict.REMOVE or (row.verdict is Verdict.HOLD and row.reason is Reason.LIMIT_REACHED):
+        return CacheState.REMOVABLE
+    return _STATES[row.verdict]
+
+
+_STATES = {Verdict.KEEP: CacheState.KEPT, Verdict.HOLD: CacheState.HELD, Verdict.FOREIGN: CacheState.FOREIGN}
+
+
 def _file_row(item: Judged, done: Done | None) -> Row:
     file: CachedFile = item.file
     verdict, reason, message = _after(item.verdict, item.reason, item.message, done)
@@ -188,6 +225,7 @@ def _file_row(item: Judged, done: Done | None) -> Row:
         removable_at=item.removable_at,
         action=done.action if done else None,
         error=done.error if done else None,
+        failure=done.failure if done else None,
     )
 
 
@@ -206,6 +244,7 @@ def _entry_row(item: JudgedEntry, done: Done | None) -> Row:
         users=item.users,
         action=done.action if done else None,
         error=done.error if done else None,
+        failure=done.failure if done else None,
         entry=None if back else item.entry.id,
     )
 
@@ -214,8 +253,5 @@ def _after(verdict: Verdict, reason: Reason, message: str, done: Done | None) ->
     """The verdict as it stands after the act: a doubt of a late look is the newer knowledge."""
     if done is None or done.doubt is None:
         return verdict, reason, message
-    holding = done.doubt.reason in _HOLDING
+    holding = done.doubt.reason in HOLD_REASONS
     return (Verdict.HOLD if holding else Verdict.KEEP), done.doubt.reason, done.doubt.message
-
-
-_HOLDING = frozenset({Reason.CONFLICT, Reason.UNKNOWN_USAGE, Reason.SPAWN_IN_PROGRESS, Reason.IMAGE_UNKNOWN})

@@ -95,6 +95,36 @@ USE_REASONS = frozenset(
 )
 """Reasons to keep that are evidence of use: the ledger remembers when each base was last seen so."""
 
+HOLD_REASONS = frozenset(
+    {
+        Reason.UNKNOWN_USAGE,
+        Reason.SPAWN_IN_PROGRESS,
+        Reason.IMAGE_UNKNOWN,
+        Reason.LIMIT_REACHED,
+        Reason.CONFLICT,
+        Reason.SUSPENDED,
+        Reason.DRAINING,
+        Reason.SHARED_STORAGE,
+        Reason.CLOCK_JUMPED,
+        Reason.USERS_VANISHED,
+        Reason.INSTANCES_VANISHED,
+        Reason.OTHER_DIRECTORY,
+    }
+)
+"""Reasons to hold what would go."""
+
+REASONS: dict[Verdict, frozenset[Reason]] = {
+    # `quarantine.drain: Restore` puts back what nothing needs, and that is why it is there.
+    Verdict.KEEP: USE_REASONS | {Reason.PINNED, Reason.TOO_YOUNG, Reason.DRAINING},
+    Verdict.REMOVE: frozenset({Reason.EXPIRED, Reason.STALE_PARTIAL}),
+    Verdict.HOLD: HOLD_REASONS,
+    Verdict.FOREIGN: frozenset({Reason.FOREIGN_NAME, Reason.NOT_A_FILE}),
+}
+"""The reasons that each verdict on a file of the cache can have."""
+
+AGAINST = USE_REASONS | HOLD_REASONS | {Reason.PINNED, Reason.IN_QUARANTINE}
+"""What a late look can find against an act: the reasons of `Skipped`."""
+
 WHAT_NEXT: dict[Reason, str] = {
     Reason.IN_USE_BY_OVERLAY: "it may go one minimum age after the last of these disks is deleted or flattened",
     Reason.IN_USE_BY_DOMAIN: "it may go one minimum age after no domain names it any more",

@@ -1,32 +1,30 @@
 """What the controller counts."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from basekeeper import __version__
+from basekeeper.cluster.metrics import ProgramMetrics
 from basekeeper.resources.image_cache_policy import NodeState
 
 
-class Metrics:
-    """The controller's metrics, in a registry of their own."""
+class Metrics(ProgramMetrics):
+    """The controller's metrics."""
 
     def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
-        build = Gauge("basekeeper_build_info", "The release that runs.", ["version"], registry=r)
-        build.labels(__version__).set(1)
-        self.nodes = Gauge("basekeeper_nodes", "Nodes that follow a policy, by their state.", ["state"], registry=r)
-        self.reconcile_seconds = Histogram(
-            "basekeeper_reconcile_duration_seconds", "How long it took to compute and write everything.", registry=r
+        super().__init__("the watches on policies, nodes, agents' pods and the nodes' objects run")
+        self.policies = self.gauge("basekeeper_policies", "policies that there are")
+        self.nodes = self.gauge(
+            "basekeeper_nodes", "nodes that follow a policy, each in one state", {"state": NodeState}
         )
-        self.resync = Gauge(
-            "basekeeper_last_list_timestamp_seconds", "When everything was last listed anew.", registry=r
+        self.waiting = self.gauge("basekeeper_rollout_waiting_nodes", "nodes that wait for their wave of a rollout")
+        self.stopped = self.gauge(
+            "basekeeper_rollout_stopped", "1 while a rollout waits until nodes that it has told are well again"
         )
-        self.watch_up = Gauge("basekeeper_watch_up", "1 while the watches run.", registry=r)
-        self._requests = Counter(
-            "basekeeper_api_requests", "Requests to the API server.", ["method", "code"], registry=r
+        self.lag = self.gauge(
+            "basekeeper_rollup_lag_seconds",
+            "for how long the status of a policy has not said what it should, the longest of all policies; 0 when all "
+            "are written. Up to 30 is how it works: no status is written more often",
         )
-        for state in NodeState:
-            self.nodes.labels(state.value)
-
-    def count_request(self, method: str, code: str) -> None:
-        """Count one request to the API server."""
-        self._requests.labels(method, code).inc()
+        self.reconcile_seconds = self.histogram(
+            "basekeeper_reconcile_duration_seconds", "how long it took to compute and write everything"
+        )
+        self.listed = self.gauge(
+            "basekeeper_last_list_timestamp_seconds", "when everything was last listed anew; 0 before the first time"
+        )

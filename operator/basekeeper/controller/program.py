@@ -171,7 +171,7 @@ class Controller:
         self._list_kind(kinds.POLICIES, self._store.policies)
         self._listed = True
         self._list_at = time.monotonic() + _LIST_EVERY
-        self._metrics.resync.set_to_current_time()
+        self._metrics.listed.set_to_current_time()
 
     def _list_kind(self, resource: Resource, kind: Kind[Any], **selectors: str) -> None:
         found: dict[str, Any] = {}
