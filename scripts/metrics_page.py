@@ -1,7 +1,7 @@
 """The tables of docs/metrics.md, made from the registries of the two programs: what is exposed is what they say."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Metric
 
@@ -9,7 +9,7 @@ from basekeeper.agent.metrics import Metrics as AgentMetrics
 from basekeeper.cluster.metrics import ProgramMetrics
 from basekeeper.controller.metrics import Metrics as ControllerMetrics
 
-PROGRAMS: dict[str, type[ProgramMetrics]] = {"Agent": AgentMetrics, "Controller": ControllerMetrics}
+PROGRAMS: Mapping[str, Callable[[], ProgramMetrics]] = {"Agent": AgentMetrics, "Controller": ControllerMetrics}
 """By the heading under which the page has their metrics."""
 _OPEN = ("version", "method", "code")
 """Labels whose values nobody can list."""

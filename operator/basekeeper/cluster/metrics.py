@@ -4,7 +4,7 @@ A value that appears with its first event has no increase to show: `rate()` woul
 counted is there as 0. `docs/metrics.md` is compared with these registries; the help text is the meaning it shows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from basekeeper import __version__
 
-Labels = dict[str, Iterable[str]]
+Labels = Mapping[str, Iterable[str]]
 """The names of labels, each with all values that it can have."""
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """Buckets for what takes from a moment to minutes."""
@@ -24,7 +24,8 @@ class ProgramMetrics:
 
     def __init__(self, watches: str) -> None:
         """`watches` says what the program watches."""
-        disable_created_metrics()  # a series beside each counter that tells when the process started: once is enough
+        # Without a series beside each counter that tells when the process started: one for all of them is enough.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         release = self.gauge("basekeeper_build_info", "1; `version` is the release", {"version": [__version__]})
