@@ -21,6 +21,8 @@ from basekeeper.resources.quantities import QuantityError, parse_duration
 from .errors import UsageError
 
 WHERE = "Where things are"
+_VARIABLE = "BASEKEEPER_"
+"""Begins the variables that stand for options: a pod sets them, so that `kubectl exec` finds what its agent finds."""
 
 
 class Output(StrEnum):
@@ -33,12 +35,19 @@ class Output(StrEnum):
 
 InstancesPath = Annotated[
     str,
-    typer.Option("--instances-path", metavar="DIR", help="nova's instances directory.", rich_help_panel=WHERE),
+    typer.Option(
+        "--instances-path",
+        envvar=_VARIABLE + "INSTANCES_PATH",
+        metavar="DIR",
+        help="nova's instances directory.",
+        rich_help_panel=WHERE,
+    ),
 ]
 BaseDir = Annotated[
     str | None,
     typer.Option(
         "--base-dir",
+        envvar=_VARIABLE + "BASE_DIR",
         metavar="DIR",
         help="The cache of base images; nova's subdirectory_name.  [default: _base in the instances directory]",
         rich_help_panel=WHERE,
@@ -48,6 +57,7 @@ SnapshotsDir = Annotated[
     str | None,
     typer.Option(
         "--snapshots-dir",
+        envvar=_VARIABLE + "SNAPSHOTS_DIR",
         metavar="DIR",
         help="nova's snapshots_directory.  [default: snapshots in the instances directory]",
         rich_help_panel=WHERE,
@@ -57,6 +67,7 @@ StateDir = Annotated[
     str,
     typer.Option(
         "--state-dir",
+        envvar=_VARIABLE + "STATE_DIR",
         metavar="DIR",
         help="Where the ledger is: on the host's own disk, not beside the instances.",
         rich_help_panel=WHERE,
@@ -74,22 +85,34 @@ Libvirt = Annotated[
     str,
     typer.Option(
         "--libvirt",
+        envvar=_VARIABLE + "LIBVIRT",
         metavar="URI|none",
         help="Where libvirt listens (always opened read-only); `none` says that this host has no hypervisor to ask.",
     ),
 ]
 LibvirtTimeout = Annotated[
     str,
-    typer.Option("--libvirt-timeout", metavar="DURATION", help="How long one libvirt call may take."),
+    typer.Option(
+        "--libvirt-timeout",
+        envvar=_VARIABLE + "LIBVIRT_TIMEOUT",
+        metavar="DURATION",
+        help="How long one libvirt call may take.",
+    ),
 ]
 NovaHost = Annotated[
     str | None,
-    typer.Option("--nova-host", metavar="NAME", help="nova's `host` for this machine.  [default: the node's name]"),
+    typer.Option(
+        "--nova-host",
+        envvar=_VARIABLE + "NOVA_HOST",
+        metavar="NAME",
+        help="nova's `host` for this machine.  [default: the node's name]",
+    ),
 ]
 SpawnGrace = Annotated[
     str,
     typer.Option(
         "--spawn-grace",
+        envvar=_VARIABLE + "SPAWN_GRACE",
         metavar="DURATION",
         help="A directory without a domain that changed this recently may be a starting instance; "
         "0s: nothing can be starting here.",
