@@ -63,7 +63,7 @@ bench: ## print figures beside what they are compared with
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
 
 .PHONY: generate
-generate: ## write what is made from the code: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md
+generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md, the chart's copies
 	$(BIN)/python scripts/generate
 
 .PHONY: lock

@@ -22,6 +22,30 @@ def manifests() -> dict[str, str]:
     }
 
 
+def policy_spec() -> dict[str, Any]:
+    """What the chart's `policy.spec` may be: the resource's own schema, closed, as plain JSON Schema.
+
+    An API server drops unknown fields before anything can name them, so Helm refuses them before they are sent.
+    """
+    (version,) = crd.policies()["spec"]["versions"]
+    closed: dict[str, Any] = _closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    return closed
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _closed(value) for key, value in schema.items() if not key.startswith("x-kubernetes-")}
+    if schema.get("x-kubernetes-int-or-string"):
+        kept.setdefault("type", ["integer", "string"])
+    if isinstance(schema.get("properties"), dict):
+        kept["properties"] = {name: _closed(value) for name, value in schema["properties"].items()}
+        kept.setdefault("additionalProperties", False)
+    return kept
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes every value out, as people would: without anchors, and lists further in than their name."""
 
