@@ -9,7 +9,7 @@ from typer import exceptions
 
 from basekeeper import __version__
 
-from . import hold, interrupts, quarantine, streams
+from . import check_cluster, hold, interrupts, quarantine, streams
 from .adopt import adopt
 from .agent import agent
 from .controller import controller
@@ -54,6 +54,7 @@ app.add_typer(hold.app, name="hold")
 app.command()(adopt)
 app.command()(agent)
 app.command()(controller)
+app.add_typer(check_cluster.app, name="check-cluster")
 app.command("import-nova-conf")(import_nova_conf)
 
 

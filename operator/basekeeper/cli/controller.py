@@ -47,10 +47,11 @@ def controller(
         raise UsageError("--agent-selector is empty; give labels such as app.kubernetes.io/component=agent")
     connection = in_cluster.connect(kubeconfig)
     stop = in_cluster.begin(log_format, verbose=verbose)
-    _run(namespace or _own_namespace(), agent_selector, connection, listen, stop)
+    _run(namespace or own_namespace(), agent_selector, connection, listen, stop)
 
 
-def _own_namespace() -> str:
+def own_namespace() -> str:
+    """The namespace of the pod that this runs in; `basekeeper` elsewhere."""
     try:
         return _OWN_NAMESPACE.read_text(encoding="ascii").strip()
     except OSError:

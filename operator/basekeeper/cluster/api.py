@@ -119,12 +119,22 @@ class Api:
         return any(item.get("name") == resource.plural for item in found.get("resources", ()))
 
     def apply(
-        self, resource: Resource, name: str, content: Mapping[str, Any], *, subresource: str | None = None
+        self,
+        resource: Resource,
+        name: str,
+        content: Mapping[str, Any],
+        *,
+        subresource: str | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Make the object's fields of ours these, by server-side apply; answers its metadata. Raises ApiError."""
+        """Make the object's fields of ours these, by server-side apply; answers its metadata. Raises ApiError.
+
+        A dry run goes through everything that a real one does, and stores nothing.
+        """
         metadata = {**content.get("metadata", {}), "name": name}
         body = {"apiVersion": resource.api_version, "kind": resource.kind, **content, "metadata": metadata}
-        query = urlencode({"fieldManager": self._manager, "force": "true"})
+        dry = {"dryRun": "All"} if dry_run else {}
+        query = urlencode({"fieldManager": self._manager, "force": "true", **dry})
         path = f"{resource.path(name, subresource)}?{query}"
         answer = self._ask("PATCH", path, body, "application/apply-patch+yaml", _METADATA_ONLY)
         return dict(answer.get("metadata", {}))

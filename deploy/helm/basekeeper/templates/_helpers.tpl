@@ -105,3 +105,54 @@ readinessProbe:
 {{- end -}}
 {{- $found -}}
 {{- end -}}
+
+{{- define "basekeeper.testLabels" -}}
+{{ include "basekeeper.labels" . }}
+app.kubernetes.io/component: test
+{{- end -}}
+
+{{- /* What the pods of `helm test` have in common. They stay until the next test, for whoever wants to read them. */}}
+{{- define "basekeeper.testPod" -}}
+automountServiceAccountToken: true
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+restartPolicy: Never
+securityContext:
+  seccompProfile:
+    type: RuntimeDefault
+containers:
+  - name: check
+    image: {{ include "basekeeper.image" .root }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    args:
+      - check-cluster
+      - {{ .check }}
+      - --within={{ .root.Values.tests.timeout }}
+      {{- with .option }}
+      - {{ . }}
+      {{- end }}
+    env:
+      - name: NODE_NAME
+        valueFrom:
+          fieldRef:
+            fieldPath: spec.nodeName
+      - name: POD_NAMESPACE
+        valueFrom:
+          fieldRef:
+            fieldPath: metadata.namespace
+    resources:
+      requests:
+        cpu: 20m
+        memory: 64Mi
+      limits:
+        memory: 128Mi
+    securityContext:
+      {{- include "basekeeper.restricted" .root | nindent 6 }}
+{{- end -}}
+
+{{- define "basekeeper.agentSelector" -}}
+app.kubernetes.io/name=basekeeper,app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=agent
+{{- end -}}
