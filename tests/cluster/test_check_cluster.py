@@ -83,7 +83,7 @@ def test_a_libvirt_that_does_not_answer_fails_the_check_with_its_reason(fleet: F
 
     def unreachable() -> bool:
         conditions = {item["type"]: item["status"] for item in fleet.cache(OURS)["status"]["conditions"]}
-        return conditions["LibvirtReachable"] == "False"
+        return bool(conditions["LibvirtReachable"] == "False")
 
     eventually(unreachable, "the agent says that libvirt does not answer")
 
