@@ -1,0 +1,164 @@
+"""What pages tell people to open, type and apply is there and is valid: links, commands, policies, values, targets."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from basekeeper.cli.app import app
+from basekeeper.resources import manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")))
+VALUES = ROOT / "deploy/helm/basekeeper/values.yaml"
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@cache
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: language and content."""
+    return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text_of(page), re.DOTALL | re.MULTILINE)
+
+
+def typed(page: Path) -> Iterator[str]:
+    """What can be typed: lines of fenced blocks, continued ones joined, and code within sentences."""
+    for _, block in blocks(page):
+        yield from block.replace("\\\n", " ").splitlines()
+    prose = re.sub(r"^ *```.*?^ *```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    yield from (" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose))
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which GitHub links to the headings of a page."""
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)\s#]*)#?([^)\s]*)\)", text_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        found = (page.parent / target).resolve() if target else page
+        if not found.exists() or (anchor and found.suffix == ".md" and anchor not in anchors(found)):
+            lost.append(f"{target}#{anchor}")
+    assert lost == []
+
+
+# Where a program's name stands: first, after a prompt, after what runs it, or as the last part of a path.
+PROGRAM = re.compile(r"(?:^(?:\$ )?|-- |sudo (?:-u \S+ )?|/bin/|basekeeper:TAG )(?:basekeeper )(?P<words>[a-z-].*)$")
+_END = re.compile(r"\s+(?:#|\||>|<|;|&&).*|[|;].*")
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    for line in typed(page):
+        if found := PROGRAM.search(line.strip()):
+            yield _END.sub("", found["words"]).split()
+
+
+def fault_of(words: list[str]) -> str | None:
+    """What the program would not understand of its words."""
+    command: Any = get_command(app)
+    options = set()
+    for word in words:
+        if word.startswith("-") and word != "-":
+            options.add(word.partition("=")[0])
+        elif hasattr(command, "commands"):
+            if word not in command.commands:
+                return f"{word} is no command"
+            command = command.commands[word]
+    known = {"--help", *(name for parameter in command.params for name in parameter.opts)}
+    return None if options <= known else f"no options: {sorted(options - known)}"
+
+
+@pages
+def test_every_command_line_of_ours_is_understood(page: Path) -> None:
+    faults = {" ".join(words): fault_of(words) for words in commands(page)}
+    assert {line: fault for line, fault in faults.items() if fault} == {}
+
+
+def test_the_check_of_command_lines_sees_commands_and_their_faults() -> None:
+    assert fault_of(["plan", "--policy", "policy.yaml"]) is None
+    assert fault_of(["quarantine", "restore", "--all", "--for", "7d"]) is None
+    assert fault_of(["quarantine", "empty"]) == "empty is no command"
+    assert fault_of(["plan", "--polcy=p"]) == "no options: ['--polcy']"
+    assert sum(1 for page in PAGES for _ in commands(page)) > 20
+
+
+def documents(page: Path) -> Iterator[Any]:
+    """The YAML of a page: its yaml blocks, and what shell blocks feed to a command."""
+    for language, block in blocks(page):
+        if language == "yaml":
+            yield from yaml.safe_load_all(block)
+        for fed in re.findall(r"<<'?EOF'?\n(.*?)^EOF$", block, re.DOTALL | re.MULTILINE):
+            if "apiVersion:" in fed:
+                yield from yaml.safe_load_all(fed)
+
+
+@pages
+def test_every_policy_of_a_page_is_valid(page: Path) -> None:
+    for document in documents(page):
+        if isinstance(document, dict) and document.get("kind") == "ImageCachePolicy":
+            manifest.parse(document, str(page))
+
+
+@cache
+def values() -> Any:
+    return yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+
+
+def is_value(path: str) -> bool:
+    """Whether the chart has a value of this name; below an empty one, or a map of labels, anything may be set."""
+    here = values()
+    for part in re.split(r"(?<!\\)\.", path):
+        if here in ({}, "", None) or part.rstrip("]0123456789").endswith("["):
+            return True
+        if not isinstance(here, dict) or part.replace("\\", "") not in here:
+            return False
+        here = here[part.replace("\\", "")]
+    return True
+
+
+def named_values(page: Path) -> set[str]:
+    """Values of the chart that a page names: with --set, or as code that begins like one."""
+    found: set[str] = set()
+    for line in typed(page):
+        if "helm" in line and "basekeeper" in line:
+            found.update(re.findall(r"--set(?:-string|-json)?[ =]['\"]?([\w.\\/-]+)=", line))
+        if re.fullmatch(r"[a-z]\w+(\.\w+)+(=\S+)?", line) and line.partition(".")[0] in values():
+            found.add(line.partition("=")[0])
+    return {name for name in found if not name.endswith((".yaml", ".yml", ".md", ".json"))}
+
+
+@pages
+def test_every_value_of_the_chart_that_a_page_names_exists(page: Path) -> None:
+    assert {name for name in named_values(page) if not is_value(name)} == set()
+
+
+def test_the_check_of_values_sees_names_and_their_faults() -> None:
+    assert is_value("agent.paths.state")
+    assert is_value("policy.spec.mode")
+    assert not is_value("agent.path.state")
+
+
+@pages
+def test_every_target_and_file_of_the_project_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    lost = set()
+    for line in typed(page):
+        lost |= {f"make {name}" for name in re.findall(r"\bmake ([a-z][\w-]*)", line) if name not in targets}
+        for path in re.findall(r"(?<![\w/.])((?:deploy|docs|lab|requirements|scripts|tests)/[\w./-]+)", line):
+            if not (ROOT / path.rstrip(".")).exists():
+                lost.add(path)
+    assert lost == set()
