@@ -23,7 +23,7 @@ demo: ## see basekeeper work on a cache of its own, nothing of this host is touc
 
 .PHONY: test
 test: setup lint controlplane ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
-	$(BIN)/pytest $(WORKERS) tests/unit tests/node tests/cluster
+	$(BIN)/pytest $(WORKERS) tests/unit tests/node tests/cluster tests/kubelet
 
 .PHONY: test-unit
 test-unit: ## the unit tests: seconds, no libvirt
@@ -41,6 +41,10 @@ test-cluster: controlplane ## the tests on a real Kubernetes control plane
 test-cluster-oldest: ## the same on the oldest Kubernetes that is tested
 	@scripts/controlplane $(OLDEST_KUBERNETES)
 	BASEKEEPER_TEST_KUBERNETES=$(OLDEST_KUBERNETES) $(BIN)/pytest $(WORKERS) tests/cluster
+
+.PHONY: test-kubelet
+test-kubelet: ## the tests on a cluster with real kubelets; root only
+	$(BIN)/pytest $(WORKERS) tests/kubelet
 
 .PHONY: controlplane
 controlplane: ## build what test-cluster needs, once; then it takes no time
@@ -65,7 +69,6 @@ bench: ## print figures beside what they are compared with
 .PHONY: generate
 generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md, the chart's copies
 	$(BIN)/python scripts/generate
-	@PATH=$$(scripts/tool helm-docs):$$PATH helm-docs --chart-search-root deploy/helm --sort-values-order file --log-level warning
 
 .PHONY: lock
 lock: ## take the newest versions into requirements/

@@ -27,15 +27,15 @@ class Authority:
             *("-keyout", str(self._key), "-out", str(self.file)),
         )
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Make the certificate and the key of a server that listens on loopback."""
+    def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
+        """Make the certificate and the key of a server that listens on loopback, and on other addresses perhaps."""
         certificate, key = self._directory / f"{name}.crt", self._directory / f"{name}.key"
         _openssl(
             *("req", "-x509", *_CURVE, "-days", _DAYS, "-subj", f"/CN={name}"),
             *("-CA", str(self.file), "-CAkey", str(self._key)),
             *("-addext", "basicConstraints=critical,CA:FALSE"),
             *("-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth"),
-            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-addext", ",".join(["subjectAltName=IP:127.0.0.1,DNS:localhost", *(f"IP:{a}" for a in addresses)])),
             *("-keyout", str(key), "-out", str(certificate)),
         )
         return certificate, key

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
 from types import TracebackType
@@ -73,9 +74,22 @@ def available() -> str | None:
 class ComputeNode:
     """One hypervisor: a host name, a libvirtd, and whatever runs in it."""
 
-    def __init__(self, name: str, *, qemu_user: str = "+0") -> None:
-        """Describe a node called `name`; `qemu_user` is who owns its disks and runs its qemu (root's nodes only)."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        qemu_user: str = "+0",
+        directories: Mapping[Path, Path] | None = None,
+        with_polkit: bool = False,
+    ) -> None:
+        """Describe a node called `name`; `qemu_user` is who owns its disks and runs its qemu (root's nodes only).
+
+        In place of this machine's `directories` its libvirtd sees others (root's nodes only). `with_polkit` leaves the
+        read-only socket to polkit, as openstack-helm does, which sets `auth_unix_rw` only.
+        """
         self.name = name
+        self._directories = directories or {}
+        self._with_polkit = with_polkit
         self.host_uuid = str(uuid.uuid4())
         # Not the test's own directory: sockets below it must have short names.
         self.root = Path(tempfile.mkdtemp(prefix="bk-"))
@@ -272,9 +286,11 @@ class ComputeNode:
         binds: list[str] = []
         environment = dict(os.environ)
         if _is_root():
+            for target, source in self._directories.items():
+                binds += ["--bind", str(source), str(target)]
             for name, target in _LIBVIRT_DIRECTORIES.items():
                 # Empty where the package made none, as on a host that never ran libvirt.
-                target.mkdir(parents=True, exist_ok=True)
+                self._outside(target).mkdir(parents=True, exist_ok=True)
                 binds += ["--bind", str(self.root / name), str(target)]
             binds += self._accounts()
         else:
@@ -298,14 +314,21 @@ class ComputeNode:
         )
         self._expect("ready")
 
+    def _outside(self, path: Path) -> Path:
+        """Where a directory of the node lies on this machine."""
+        for target, source in self._directories.items():
+            if path.is_relative_to(target):
+                return source / path.relative_to(target)
+        return path
+
     def _configure(self) -> None:
         directory = self.root / "etc" if _is_root() else self.root / "etc/libvirt"
         directory.mkdir(exist_ok=True)
-        (directory / "libvirtd.conf").write_text(
-            f'host_uuid = "{self.host_uuid}"\n'
+        settings = ['auth_unix_rw = "none"']
+        if not self._with_polkit:
             # libvirt would ask polkit, which tests and containers do not have.
-            'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_ro_perms = "0777"\nunix_sock_rw_perms = "0777"\n'
-        )
+            settings += ['auth_unix_ro = "none"', 'unix_sock_ro_perms = "0777"', 'unix_sock_rw_perms = "0777"']
+        (directory / "libvirtd.conf").write_text("\n".join([f'host_uuid = "{self.host_uuid}"', *settings, ""]))
         owner = f'user = "{self._qemu_user}"\ngroup = "{self._qemu_user}"\nremember_owner = 0\n' if _is_root() else ""
         (directory / "qemu.conf").write_text(
             'security_driver = "none"\ncgroup_controllers = [ ]\nnamespaces = [ ]\nstdio_handler = "file"\n' + owner

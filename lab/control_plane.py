@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +28,18 @@ from typing import Any, Self
 from lab import audit_log
 from lab.certificates import Authority, make_signing_key
 from lab.compute_node import LabError, has_ended
-from lab.control_plane_programs import API_SERVER, CONTROLLER_MANAGER, ETCD, Installation, programs
+from lab.control_plane_programs import (
+    ALL_CONTROLLERS,
+    API_SERVER,
+    CONTROLLER_MANAGER,
+    ETCD,
+    FEW_CONTROLLERS,
+    SCHEDULER,
+    Installation,
+    programs,
+)
 from lab.daemons import Daemons, free_ports
+from lab.network import SERVICE_ADDRESS, Network
 from lab.proxy import FaultyProxy
 
 Object = dict[str, Any]
@@ -54,12 +64,27 @@ class ApiError(LabError):
 class ControlPlane:
     """One cluster, ready when the context is entered and gone when it is left."""
 
-    def __init__(self, *, version: str | None = None, with_controller_manager: bool = False) -> None:
-        """Describe a cluster; `version` is a directory of lab/controlplane, BASEKEEPER_TEST_KUBERNETES by default."""
-        where = programs(version or os.environ.get("BASEKEEPER_TEST_KUBERNETES") or "current")
-        self._with_controller_manager = with_controller_manager
+    def __init__(
+        self,
+        *,
+        version: str | None = None,
+        with_controller_manager: bool = False,
+        network: Network | None = None,
+        nodes: Sequence[str] = (),
+    ) -> None:
+        """Describe a cluster; `version` is a directory of lab/controlplane, BASEKEEPER_TEST_KUBERNETES by default.
+
+        With a `network` it is one for kubelets, which `nodes` names: with a scheduler and all controllers, and its
+        processes in that network.
+        """
+        more = ("kubelet", SCHEDULER) if network else ()
+        where = programs(version or os.environ.get("BASEKEEPER_TEST_KUBERNETES") or "current", *more)
+        self._with_controller_manager = with_controller_manager or network is not None
+        self._network = network
+        self._nodes = nodes
         self._daemons = Daemons()
-        self._installation = Installation(where, self._daemons.root, *free_ports(3))
+        port = network.port if network else free_ports(1)[0]
+        self._installation = Installation(where, self._daemons.root, port, *free_ports(2))
         self._admin_token = secrets.token_urlsafe(24)
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -72,6 +97,8 @@ class ControlPlane:
             self.start_api_server()
             if self._with_controller_manager:
                 self.start_controller_manager()
+            if self._network:
+                self._start(SCHEDULER, self._installation.scheduler(self.kubeconfig_of(SCHEDULER)))
         except BaseException:
             self.close()
             raise
@@ -88,7 +115,7 @@ class ControlPlane:
 
     def start_etcd(self) -> None:
         """Start etcd, as after `stop_etcd`: it has what it had."""
-        self._daemons.start(ETCD, self._installation.etcd())
+        self._start(ETCD, self._installation.etcd())
 
     def stop_etcd(self) -> None:
         """End etcd as in a power failure: the API server goes on without its store, and answers with errors."""
@@ -97,7 +124,7 @@ class ControlPlane:
 
     def start_api_server(self) -> None:
         """Start the API server, on the same port every time, and wait until it serves."""
-        self._daemons.start(API_SERVER, self._installation.api_server(*self._certificate))
+        self._start(API_SERVER, self._installation.api_server(*self._certificate))
         self._wait_for(API_SERVER, self._is_serving)
 
     def stop_api_server(self) -> None:
@@ -110,8 +137,9 @@ class ControlPlane:
 
     def start_controller_manager(self) -> None:
         """Start what removes objects whose owner has gone, and namespaces; it needs a moment to know every kind."""
-        command = self._installation.controller_manager(self.root / "controller-manager.kubeconfig", self.ca_file)
-        self._daemons.start(CONTROLLER_MANAGER, command)
+        controllers = ALL_CONTROLLERS if self._network else FEW_CONTROLLERS
+        config = self.kubeconfig_of(CONTROLLER_MANAGER)
+        self._start(CONTROLLER_MANAGER, self._installation.controller_manager(config, self.ca_file, controllers))
 
     def stop_controller_manager(self) -> None:
         """Stop the controller manager."""
@@ -171,6 +199,15 @@ class ControlPlane:
         file.write_text(json.dumps(config))
         file.chmod(0o600)
         return file
+
+    def kubeconfig_of(self, component: str) -> Path:
+        """The kubeconfig of the controller manager, the scheduler or a node's kubelet."""
+        return self.root / f"{component}.kubeconfig"
+
+    @property
+    def programs(self) -> Path:
+        """The directory of kubectl and of the cluster's own programs."""
+        return self._installation.programs
 
     def proxy(self) -> FaultyProxy:
         """Make a proxy before the API server that can be told to fail; open it as a context."""
@@ -293,16 +330,22 @@ class ControlPlane:
 
     def _write_files(self) -> None:
         self._authority = Authority(self.root / "pki")
-        self._certificate = self._authority.issue(API_SERVER)
+        self._certificate = self._authority.issue(API_SERVER, *((SERVICE_ADDRESS,) if self._network else ()))
         self._trust = ssl.create_default_context(cafile=str(self.ca_file))
         make_signing_key(self._installation.signing_key)
-        manager, manager_token = f"system:{CONTROLLER_MANAGER}", secrets.token_urlsafe(24)
-        self._installation.tokens.write_text(
-            f'{self._admin_token},admin,admin,"system:masters"\n{manager_token},{manager},{manager}\n'
-        )
         self._installation.audit_policy.write_text(json.dumps(audit_log.POLICY))
         self.kubeconfig(self._admin_token, "admin")
-        self.kubeconfig(manager_token, "controller-manager")
+        known = [f'{self._admin_token},admin,admin,"system:masters"']
+        components = {name: f"system:{name},system:{name}" for name in (CONTROLLER_MANAGER, SCHEDULER)}
+        components |= {name: f'system:node:{name},{name},"system:nodes"' for name in self._nodes}
+        for name, user in components.items():
+            token = secrets.token_urlsafe(24)
+            known.append(f"{token},{user}")
+            self.kubeconfig(token, name)
+        self._installation.tokens.write_text("\n".join(known) + "\n")
+
+    def _start(self, name: str, command: list[str]) -> None:
+        self._daemons.start(name, [*(self._network.enter if self._network else ()), *command])
 
     def _is_serving(self) -> bool:
         status, _ = self._send("GET", "/readyz")

@@ -2,26 +2,39 @@
 
 import functools
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.compute_node import LabError
 
 ETCD, API_SERVER, CONTROLLER_MANAGER = "etcd", "kube-apiserver", "kube-controller-manager"
+SCHEDULER = "kube-scheduler"
 
 # Those that a namespace's life and ownerReferences need. Not node-lifecycle: without a kubelet every node would be
 # declared dead after forty seconds.
-_CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "serviceaccount-controller")
+FEW_CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "serviceaccount-controller")
+ALL_CONTROLLERS = ("*",)
 
 
 @functools.cache
-def programs(version: str) -> Path:
-    """Find the directory with the programs of a version; they are built when they are not there yet."""
-    script = Path(__file__).parent.parent / "scripts/controlplane"
-    done = subprocess.run([str(script), version], capture_output=True, text=True, check=False)
+def programs(version: str, *more: str) -> Path:
+    """Find the directory with the programs of a version, and `more` of them; what is not there yet is built."""
+    return Path(_ask("controlplane", version, *more))
+
+
+@functools.cache
+def tool(name: str) -> Path:
+    """Find the directory with the programs of a tool of lab/tools; they are built when they are not there yet."""
+    return Path(_ask("tool", name))
+
+
+def _ask(script: str, *arguments: str) -> str:
+    command = [str(Path(__file__).parent.parent / "scripts" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise LabError(f"no control plane {version}: {done.stderr.strip()}")
-    return Path(done.stdout.splitlines()[-1])
+        raise LabError(f"scripts/{script} {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.splitlines()[-1]
 
 
 @dataclass(frozen=True)
@@ -78,16 +91,22 @@ class Installation:
             f"--token-auth-file={self.tokens}",
             *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
             *("--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged=true"),
-            *("--endpoint-reconciler-type=none", "--kubelet-preferred-address-types=Hostname"),
+            *("--endpoint-reconciler-type=none", "--kubelet-preferred-address-types=InternalIP,Hostname"),
             f"--audit-policy-file={self.audit_policy}",
             *(f"--audit-log-path={self.audit_log}", "--audit-log-mode=blocking"),
         ]
 
-    def controller_manager(self, kubeconfig: Path, ca_file: Path) -> list[str]:
+    def controller_manager(self, kubeconfig: Path, ca_file: Path, controllers: Sequence[str]) -> list[str]:
         """Return the controller manager's command line."""
         return [
             str(self.programs / CONTROLLER_MANAGER),
             *(f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--use-service-account-credentials=true"),
             *(f"--service-account-private-key-file={self.signing_key}", f"--root-ca-file={ca_file}"),
-            *(f"--controllers={','.join(_CONTROLLERS)}", "--bind-address=127.0.0.1", "--secure-port=0"),
+            *(f"--controllers={','.join(controllers)}", "--bind-address=127.0.0.1", "--secure-port=0"),
+            f"--flex-volume-plugin-dir={self.root / 'volume-plugins'}",  # the default would be made on this machine
         ]
+
+    def scheduler(self, kubeconfig: Path) -> list[str]:
+        """Return the scheduler's command line."""
+        options = ("--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0")
+        return [str(self.programs / SCHEDULER), f"--kubeconfig={kubeconfig}", *options]

@@ -31,15 +31,25 @@ def image_file_name(image: str) -> str:
 class NovaTree:
     """A builder over one instances directory; what it needs it makes."""
 
-    def __init__(self, instances_path: Path, *, base_name: str = "_base") -> None:
-        """Build in `instances_path`; `base_name` is nova's `[image_cache] subdirectory_name`."""
+    def __init__(self, instances_path: Path, *, base_name: str = "_base", seen_as: Path | None = None) -> None:
+        """Build in `instances_path`; `base_name` is nova's `[image_cache] subdirectory_name`.
+
+        `seen_as` is the path that the compute node knows it by, where that is another one.
+        """
         self.instances_path = instances_path
+        self._seen_as = seen_as or instances_path
         self.base_dir = instances_path / base_name
         self.locks_dir = instances_path / "locks"
         for directory in (instances_path, self.base_dir, self.locks_dir):
             directory.mkdir(parents=True, exist_ok=True)
         # An overlay says nothing of itself, only of its base: the next one over the same base has the same bytes.
         self._templates: dict[tuple[str, str, int], Path] = {}
+
+    def seen(self, path: Path) -> Path:
+        """Return the path by which the compute node knows a file of the tree; others it knows as they are."""
+        if path.is_relative_to(self.instances_path):
+            return self._seen_as / path.relative_to(self.instances_path)
+        return path
 
     # --- the cache ---------------------------------------------------------------------------------------------
 
@@ -82,7 +92,8 @@ class NovaTree:
         path = self.instance(instance) / disk
         if declare:
             self.declare(instance, disk, "qcow2")
-        key = (str(base), backing_format, size or (base.stat().st_size if isinstance(base, Path) else MIB))
+        written = str(self.seen(base)) if isinstance(base, Path) else base
+        key = (written, backing_format, size or (base.stat().st_size if isinstance(base, Path) else MIB))
         if (template := self._templates.get(key)) is not None and template.exists():
             shutil.copyfile(template, path)
         else:
@@ -112,7 +123,7 @@ class NovaTree:
         directory = self.instance(instance)
         info = directory / "disk.info"
         known = json.loads(info.read_text()) if info.exists() else {}
-        known[str(directory / disk)] = disk_format
+        known[str(self.seen(directory / disk))] = disk_format
         info.write_text(json.dumps(known))
         return info
 

@@ -16,7 +16,7 @@ fail() {
 }
 
 fingerprint_of() { # MODULE: another one for every change of what is built
-    cat "$1/go.mod" "$1/go.sum" | sha256sum | cut -c1-12
+    cat "$1"/* | sha256sum | cut -c1-12
 }
 
 missing=()
