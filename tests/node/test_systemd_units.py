@@ -23,6 +23,7 @@ from lab.nova_tree import DAY, NovaTree
 
 UNITS = Path(__file__).resolve().parents[2] / "deploy/systemd"
 SERVICE, TIMER, POLICY = UNITS / "basekeeper.service", UNITS / "basekeeper.timer", UNITS / "policy.yaml"
+PAGE = UNITS.parents[1] / "docs/without-kubernetes.md"
 PROGRAM = "/opt/basekeeper/bin/basekeeper"
 HERE = str(Path(sys.executable).with_name("basekeeper"))
 INSTANCES = "/var/lib/nova/instances"
@@ -56,6 +57,20 @@ def installed(tmp_path: Path) -> list[str]:
 def test_systemd_finds_no_fault_with_the_units(installed: list[str]) -> None:
     told = analyze("verify", "--man=no", "--recursive-errors=no", *installed)
     assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["devstack", "root"])
+def test_systemd_finds_no_fault_with_the_drop_ins_of_the_page(installed: list[str], name: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    place = f"/etc/systemd/system/{SERVICE.name}.d/{name}.conf"
+    (block,) = re.findall(rf"^```ini\n# {re.escape(place)}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    directory = Path(f"{installed[0]}.d")
+    directory.mkdir()
+    (directory / f"{name}.conf").write_text(block, encoding="utf-8")
+    told = analyze("verify", "--man=no", "--recursive-errors=no", *installed)
+    assert (told.returncode, told.stderr) == (0, "")
+    (directory / f"{name}.conf").write_text(block + "Nonsense=yes\n", encoding="utf-8")
+    assert "Nonsense" in analyze("verify", "--man=no", *installed).stderr, "systemd did not read the drop-in"
 
 
 def test_the_service_is_exposed_to_little(installed: list[str]) -> None:
