@@ -69,6 +69,7 @@ bench: ## print figures beside what they are compared with
 .PHONY: generate
 generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md, the chart's copies
 	$(BIN)/python scripts/generate
+	@PATH=$$(scripts/tool helm-docs):$$PATH helm-docs --chart-search-root deploy/helm --sort-values-order file --log-level warning
 
 .PHONY: lock
 lock: ## take the newest versions into requirements/

@@ -147,8 +147,10 @@ containers:
       requests:
         cpu: 20m
         memory: 64Mi
+        ephemeral-storage: 1Mi
       limits:
         memory: 128Mi
+        ephemeral-storage: 16Mi
     securityContext:
       {{- include "basekeeper.restricted" .root | nindent 6 }}
 {{- end -}}
