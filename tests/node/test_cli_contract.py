@@ -69,6 +69,8 @@ SECONDS = float
 KINDS = {"Original", "Resized", "Swap", "Ephemeral", "Partial", "Foreign"}
 REASONS = re.compile(r"[A-Z][A-Za-z]+")
 # `?` marks what may be missing; a set lists the words, a pattern what a text looks like.
+PARTS = {f"{part}?": SECONDS for part in ("inventory", "libvirt", "disks", "locks")}
+"""A pass that fails as a whole does not know them."""
 FILE: Mapping[str, Any] = {
     "name": str,
     "kind": KINDS,
@@ -101,7 +103,7 @@ PASS: Mapping[str, Any] = {
         "quarantinedBytes": int,
         "keptByReason": dict,
     },
-    "seconds": {"observe": SECONDS, "judge": SECONDS, "act": SECONDS},
+    "seconds": {"observe": SECONDS, "judge": SECONDS, "act": SECONDS, "observeBy": PARTS},
     "error?": str,
 }
 ENTRY: Mapping[str, Any] = {

@@ -292,6 +292,9 @@ def check_that_the_next_passes_tidy_up(template: Template, place: Path, warm: Wa
     once, again = warm.run(words, place), warm.run(words, place)
     assert once.status in {0, 3}, f"the next pass failed: {once}"
     assert "OtherDirectory" not in {hold["reason"] for hold in once.document["holds"]}
+    assert "FilesVanished" not in {note["about"] for note in once.document["notes"]}, (
+        "it takes its own act for another's"
+    )
     check_that_nothing_is_lost(template, place)
     for image in template.scenario.needed:
         assert (keeper.tree.base_dir / base_of(image)).is_file(), f"{image} is needed and not in the cache"

@@ -316,11 +316,11 @@ def test_looking_changes_no_time_stamp(node: Node) -> None:
 
 def test_a_mark_tells_which_directories_changed(node: Node) -> None:
     node.overlay(f"{UUID}/disk", node.in_base(A))
-    _, mark = usage.gather(node.host, NOW, Inventory())
+    _, mark, _ = usage.gather(node.host, NOW, Inventory())
     assert mark.changed_since() == ()
     node.put(f"{UUID}/disk.swap", b"")
     assert mark.changed_since() == (bytes(node.instances / UUID),)
-    _, mark = usage.gather(node.host, NOW, Inventory())
+    _, mark, _ = usage.gather(node.host, NOW, Inventory())
     (node.instances / UUID).rename(node.instances / f"{UUID}_del")
     assert set(mark.changed_since()) == {bytes(node.instances), bytes(node.instances / UUID)}
 
@@ -349,7 +349,7 @@ class TestMovingDirectories:
             return Answer()
 
         monkeypatch.setattr(domains, "ask", ask)
-        found, mark = usage.gather(node.host, NOW, Inventory())
+        found, mark, _ = usage.gather(node.host, NOW, Inventory())
         assert found.by_name == {A: overlays(f"{UUID}_resize/disk"), B: overlays(f"{UUID}_resize/disk.swap")}
         assert found.unidentified_raw == (f"{UUID}_resize/nested/disk",)
         assert (found.directories, found.unknown, mark.changed_since()) == (1, (), ())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from basekeeper.cache.evidence import Identity
 from basekeeper.cache.identity import Ids, KnownIds
 from basekeeper.cache.ledger import FILE, Accepted, Ledger, LedgerError, reading, writing
-from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
+from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
 from basekeeper.cache.verdicts import Reason
 from tests.unit.judging import NOW, ORIGINAL, OTHER, SWAP, cached
 
@@ -36,6 +36,7 @@ FULL = Memory(
     compared={("entry", BIG, 4096): True, ("other entry", 7, 0): False},
     clock=Clock(NOW, 12.5, "boot"),
     last_pass=LastPass(frozenset({ORIGINAL, ODD}), 7),
+    present=Present(BIG, frozenset({SWAP, ODD})),
     breaker=Breaker(Reason.USERS_VANISHED, NOW - 3, frozenset({OTHER, ODD})),
     directories=Directories.KNOWN,
     directories_message="said by the ids",
@@ -59,6 +60,8 @@ def fill(book: Ledger) -> None:
         book.acknowledge(row)
     for (entry, inode, size), same in FULL.compared.items():
         book.compared(entry, cached(inode=(1, inode), size=size), same=same)
+    assert FULL.present is not None
+    book.set_present(FULL.present)
     assert FULL.clock is not None
     book.end_pass(FULL.clock, FULL.last_pass, FULL.breaker)
     book.commit()

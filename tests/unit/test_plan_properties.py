@@ -31,7 +31,7 @@ from basekeeper.cache.names import Kind, parse
 from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
 from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
-from basekeeper.cache.verdicts import Reason, Verdict
+from basekeeper.cache.verdicts import HOLD_REASONS, REASONS, Reason, Verdict
 from tests.unit.judging import (
     CLOCK,
     DAY,
@@ -211,6 +211,15 @@ def test_every_file_and_every_entry_gets_exactly_one_verdict(world: World) -> No
     assert sorted(item.entry.id for item in found.entries) == sorted(entry.id for entry in world.inventory.entries)
     assert all(item.message for item in found.files)
     assert all(item.message for item in found.entries)
+
+
+@given(worlds)
+def test_every_verdict_has_one_of_the_reasons_that_it_can_have(world: World) -> None:
+    """Metrics show each of these from the start, and no others."""
+    found = world.judge()
+    assert [item for item in found.files if item.reason not in REASONS[item.verdict]] == []
+    assert {hold.reason for hold in found.holds} <= HOLD_REASONS
+    assert {item.reason for item in found.entries if item.decision is Decision.HOLD} <= HOLD_REASONS
 
 
 @given(worlds, st.randoms(use_true_random=False))

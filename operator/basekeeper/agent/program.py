@@ -42,6 +42,8 @@ _LAST_WORDS = 3.0
 _STUCK_AFTER = 3600.0
 """Seconds without a sign of life after which the agent is taken to be stuck: no step of a pass takes that long."""
 _TICK = 30.0
+_NAMED = 20
+"""Names that one line of the log has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +297,11 @@ def _tell(report: Report, order: Order) -> None:
             level = logging.WARNING if row.action in (Action.FAILED, Action.RESTORED) else logging.INFO
             told = {"file": row.name, "reason": row.reason.value, "bytes": row.bytes, "error": row.error}
             _log.log(level, "%s", row.action.value.lower(), extra=told)
+    if report.vanished:
+        few = ", ".join(report.vanished[:_NAMED])
+        _log.warning(
+            "vanished", extra={"count": len(report.vanished), "files": few, "reason": "removed by another hand"}
+        )
     seconds = report.seconds
     summary: dict[str, object] = {
         "outcome": report.outcome.value,

@@ -1,5 +1,6 @@
 """The words for what was done with a file: what a pass tells of its acts."""
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +39,34 @@ FAILURE_MEANING: dict[Failure, str] = {
     Failure.OTHER: "none of these; the log has the sentence",
 }
 """What each class means; `docs/metrics.md` shows it."""
+
+_BY_NUMBER = {
+    errno.ENOSPC: Failure.NO_SPACE,
+    errno.EDQUOT: Failure.NO_SPACE,
+    errno.EROFS: Failure.READ_ONLY,
+    errno.EACCES: Failure.NOT_PERMITTED,
+    errno.EPERM: Failure.NOT_PERMITTED,
+    errno.EIO: Failure.INPUT_OUTPUT,
+    errno.EREMOTEIO: Failure.INPUT_OUTPUT,
+    errno.ENXIO: Failure.INPUT_OUTPUT,
+    errno.ENODEV: Failure.INPUT_OUTPUT,
+    errno.EUCLEAN: Failure.INPUT_OUTPUT,
+    errno.EBADMSG: Failure.INPUT_OUTPUT,  # what file systems say of a checksum that is wrong
+    errno.ESTALE: Failure.STALE,
+    errno.ETIMEDOUT: Failure.STALE,
+    errno.ENOTCONN: Failure.STALE,
+    errno.EHOSTDOWN: Failure.STALE,
+    errno.EHOSTUNREACH: Failure.STALE,
+}
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Of what class an error is: what the system said, also where that was told on in other words."""
+    said: BaseException | None = error
+    while said is not None and not isinstance(said, OSError):
+        said = said.__cause__
+    number = said.errno if said is not None else None
+    return Failure.OTHER if number is None else _BY_NUMBER.get(number, Failure.OTHER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,19 @@ purges, always on a second look of its own.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from . import identity, ledger, locks, quarantine, removal
+from . import identity, ledger, locks, presence, quarantine, removal
 from .acts import Action, Done, Doubt
-from .evidence import Inode, QuarantineEntry
+from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
 from .ledger import Ledger, LedgerError
 from .look import Adjust, Look, Looker, Watch, as_shown, remember
+from .machines import is_missing
 from .memory import Acknowledged, Directories, LastPass, Memory
+from .names import display
 from .plan import used_names
 from .report import Acts, Report, Seconds, rows_of
 from .settings import Host, Mode, Policy
@@ -49,8 +52,10 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     """Say what a pass would do, and change nothing. Raises PassFailed."""
     policy = as_shown(policy, host)
     with failures(), ledger.reading(host.state) as book:
-        look = Looker(host, policy, remember(host, book)).look()
-        return _report("Plan", host, policy, look, Acts(), 0.0, book.reclaimed()), look
+        memory = remember(host, book)
+        look = Looker(host, policy, memory).look()
+        vanished = _vanished(host, memory, look.inventory, look.inventory)
+        return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book.reclaimed()), look
 
 
 def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never) -> Report:
@@ -84,10 +89,13 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
         looker = Looker(host, policy, memory)
         progress("looking", 0, 1)
         look = looker.look()
+        seen = look.inventory
         _note_acknowledged(book, policy, look)
         if look.plan.restart_ages:
             book.restart_ages(look.now.wall)
         _settle_ids(host, book, memory.directories, acting=acting)
+        # Were this pass killed, the next one must not take what this one removes for the work of others.
+        _note_present(book, look, without={item.file.name.raw for item in look.plan.removals})
         book.commit()
 
         started = time.monotonic()
@@ -103,7 +111,8 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
             quarantine.sweep(host.base)
             _compare_conflicts(host, book, look)
         _remember_pass(book, look, acts)
-        report = _report("Pass", host, policy, look, acts, time.monotonic() - started, book.reclaimed())
+        vanished = _vanished(host, memory, seen, look.inventory)
+        report = _report("Pass", host, policy, look, acts, vanished, time.monotonic() - started, book.reclaimed())
         book.commit()
     return report
 
@@ -168,6 +177,8 @@ def _remove(
     """Quarantine what both looks let go, the longest unused first."""
     watch = Watch(looker, look)
     going = [item for item in look.plan.removals if (item.file.name.raw, item.file.inode) in first]
+    acts.target_bytes = sum(item.file.reclaimable for item in going)
+    acts.target_bytes += sum(item.entry.reclaimable for item in look.plan.purges)
     for at, item in enumerate(going, 1):
         if stop():
             break
@@ -290,9 +301,33 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
         used = used_names(look.inventory, look.usage) & present
         last = LastPass(used, look.usage.directories + look.usage.domains)
     book.end_pass(look.now, last, look.plan.breaker)
+    gone = {name for name, done in acts.files.items() if done.action in {Action.QUARANTINED, Action.PURGED}}
+    back = {item.entry.name.raw for item in acts.returned if acts.entries[item.entry.id].action is Action.RESTORED}
+    _note_present(book, look, without=gone, back=back)
 
 
-def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted: float, ever: int) -> Report:
+def _note_present(book: Ledger, look: Look, *, without: Iterable[bytes], back: Iterable[bytes] = ()) -> None:
+    """Remember what lies in the cache, but for what this pass removes, and with what it puts back."""
+    present = presence.of(look.inventory)
+    if present is not None and look.memory.directories is not Directories.OTHER:
+        book.set_present(replace(present, names=present.names.union(back).difference(without)))
+
+
+def _vanished(host: Host, memory: Memory, first: Inventory, last: Inventory) -> tuple[bytes, ...]:
+    """What another hand has removed. Each is asked for once more: a file may move while a directory is listed."""
+    return tuple(name for name in presence.missed(memory, first, last) if is_missing(bytes(host.base) + b"/" + name))
+
+
+def _report(
+    kind: str,
+    host: Host,
+    policy: Policy,
+    look: Look,
+    acts: Acts,
+    vanished: Sequence[bytes],
+    acted: float,
+    ever: int,
+) -> Report:
     entries, _ = quarantine.read(host.base)
     return Report(
         kind=kind,
@@ -301,9 +336,10 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         policy=policy,
         rows=rows_of(look.plan, acts),
         holds=look.plan.holds,
-        notes=look.plan.notes,
-        seconds=Seconds(look.observed, look.judged, acted),
+        notes=(*look.plan.notes, *([presence.note(vanished)] if vanished else [])),
+        seconds=Seconds(look.observed, look.judged, acted, look.observed_by_part),
         plan_held=look.plan.held,
+        target=acts.target_bytes,
         reclaimed=acts.purged_bytes,
         quarantined=sum(entry.reclaimable for entry in entries),
         quarantined_files=len(entries),
@@ -311,5 +347,6 @@ def _report(kind: str, host: Host, policy: Policy, look: Look, acts: Acts, acted
         libvirt_asked=host.libvirt is not None,
         libvirt_failure=look.usage.libvirt_failure,
         shared=look.usage.shared.message if look.usage.shared is not None else None,
+        vanished=tuple(map(display, vanished)),
         anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),
     )

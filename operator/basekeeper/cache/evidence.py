@@ -99,6 +99,8 @@ class Inventory:
     files: tuple[CachedFile, ...] = ()
     entries: tuple[QuarantineEntry, ...] = ()
     notes: tuple[Note, ...] = ()
+    directory: int | None = None
+    """The inode number of `_base`; None where it does not exist."""
 
 
 class Source(StrEnum):

@@ -27,6 +27,7 @@ def scan(host: Host) -> Inventory:
     except OSError as error:
         raise Unobservable(f"the cache {host.base} cannot be read: {error.strerror}") from error
     try:
+        directory = os.fstat(fd).st_ino
         files = tuple(_file(fd, name) for name in sorted(os.listdir(fd)) if name != quarantine.OWN_DIRECTORY)
     except OSError as error:
         raise Unobservable(f"the cache {host.base} cannot be read: {error.strerror}") from error
@@ -37,7 +38,7 @@ def scan(host: Host) -> Inventory:
     except OSError as error:
         place = quarantine.directory(host.base)
         raise Unobservable(f"the quarantine {place} cannot be read: {error.strerror}") from error
-    return Inventory(tuple(file for file in files if file is not None), entries, notes)
+    return Inventory(tuple(file for file in files if file is not None), entries, notes, directory)
 
 
 def look_at(base_fd: int, name: bytes) -> CachedFile | None:

@@ -21,7 +21,7 @@ from .evidence import CachedFile, Identity
 from .files import FILE as READ_ONLY
 from .files import open_quietly
 from .identity import Ids, KnownIds
-from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
+from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
 from .names import display, from_display
 from .verdicts import Reason
 
@@ -31,7 +31,7 @@ _MOST_USERS = 64
 _READ_ATTEMPTS = 10
 _READ_PAUSE = 0.05
 """Seconds; a pass writes its ledger in far less."""
-# meta: single values as JSON (ids, clock, last_pass, breaker, ages_since, reclaimed, accepted, lost).
+# meta: single values as JSON (ids, clock, last_pass, present, breaker, ages_since, reclaimed, accepted, lost).
 # used: when each name was last seen in use, Unix seconds, and by whom (a JSON list).
 # pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
@@ -98,7 +98,7 @@ class Ledger:
     def memory(self, directories: Directories, message: str) -> Memory:
         """Everything that judgement may know, with what the id files say about the directories."""
         clock, last, breaker = self._get("clock"), self._get("last_pass"), self._get("breaker")
-        ages_since = self._get("ages_since")
+        ages_since, present = self._get("ages_since"), self._get("present")
         return Memory(
             last_used=dict(self._db.execute("SELECT name, at FROM used")),
             last_users={
@@ -113,6 +113,7 @@ class Ledger:
             },
             clock=None if clock is None else Clock(float(clock["wall"]), float(clock["uptime"]), str(clock["boot"])),
             last_pass=None if last is None else LastPass(_names(last["used"]), int(last["places"])),
+            present=None if present is None else Present(int(present["directory"]), _names(present["names"])),
             breaker=None
             if breaker is None
             else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
@@ -190,6 +191,10 @@ class Ledger:
         )
         self._db.execute("DELETE FROM pin WHERE until < ?", (clock.wall,))
 
+    def set_present(self, present: Present) -> None:
+        """Remember what lies in the cache now."""
+        self._set("present", {"directory": present.directory, "names": _texts(present.names)})
+
     def reclaimed(self) -> int:
         """Bytes that purges have freed since this ledger began."""
         freed = self._get("reclaimed") or 0
@@ -222,8 +227,8 @@ class Ledger:
         self._set("accepted", kept)
 
     def forget_last_pass(self) -> None:
-        """Forget what concerned other directories: what was in use in them, and a breaker of theirs."""
-        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'breaker')")
+        """Forget what concerned other directories: what lay and was in use in them, and a breaker of theirs."""
+        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker')")
 
     def commit(self) -> None:
         """Make everything so far durable. Raises LedgerError, e.g. on a full disk."""

@@ -1,12 +1,12 @@
 """One look: the cache, what uses it and what is remembered, judged together. Changes nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from . import clock, identity, inventory, usage
 from .acts import Doubt
-from .evidence import CachedFile, Inventory, QuarantineEntry, Usage
+from .evidence import CachedFile, Inventory, Part, QuarantineEntry, Usage
 from .ledger import Ledger
 from .memory import Clock, Memory
 from .plan import Plan, plan
@@ -30,6 +30,8 @@ class Look:
     plan: Plan
     observed: float
     """Seconds that observation took."""
+    observed_by_part: Mapping[Part, float]
+    """Seconds that its parts took."""
     judged: float
     """Seconds that judgement took."""
 
@@ -47,13 +49,15 @@ class Looker:
         started = time.monotonic()
         now = clock.read()
         seen = inventory.scan(self.host)
-        used, mark = usage.gather(self.host, now.wall, seen)
+        scanned = time.monotonic()
+        used, mark, parts = usage.gather(self.host, now.wall, seen)
         if adjust is not None:
             seen, used = adjust(seen, used)
         observed = time.monotonic()
         judged = plan(seen, used, self.policy, self.memory, now)
         ended = time.monotonic()
-        return Look(seen, used, mark, now, self.memory, judged, observed - started, ended - observed)
+        by_part = {Part.INVENTORY: scanned - started, **parts}
+        return Look(seen, used, mark, now, self.memory, judged, observed - started, by_part, ended - observed)
 
 
 def remember(host: Host, ledger: Ledger) -> Memory:

@@ -58,6 +58,15 @@ class LastPass:
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """The finished files that lay in the cache when a pass ended."""
+
+    directory: int
+    """The inode number of `_base`: names in another directory are about other files."""
+    names: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """An anomaly that stopped removals and has to be outlived."""
 
@@ -86,6 +95,7 @@ class Memory:
     """Entries (by id) that an operator orders to be purged at this moment, though another file has their name."""
     clock: Clock | None = None
     last_pass: LastPass | None = None
+    present: Present | None = None
     breaker: Breaker | None = None
     directories: Directories = Directories.NEW
     directories_message: str = ""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import inventory, locks, quarantine
-from .acts import Action, Done, Doubt
+from .acts import Action, Done, Doubt, failure_of
 from .evidence import CachedFile, QuarantineEntry
 from .files import DIRECTORY, open_quietly
 from .plan import Judged
@@ -50,9 +50,9 @@ def remove(
     except locks.HeldByAnother as held:
         return Done(Action.SKIPPED, Doubt(Reason.LOCKED_BY_NOVA, str(held)))
     except locks.LockError as error:
-        return Done(Action.FAILED, error=str(error))
+        return _failed(str(error), error)
     except OSError as error:
-        return Done(Action.FAILED, error=f"{file.name} could not be removed: {error.strerror or error}")
+        return _failed(f"{file.name} could not be removed: {error.strerror or error}", error)
 
 
 def restore(host: Host, entry: QuarantineEntry) -> Done:
@@ -66,9 +66,9 @@ def restore(host: Host, entry: QuarantineEntry) -> Done:
     except locks.HeldByAnother as held:
         return Done(Action.SKIPPED, Doubt(Reason.LOCKED_BY_NOVA, str(held)))
     except locks.LockError as error:
-        return Done(Action.FAILED, error=str(error))
+        return _failed(str(error), error)
     except OSError as error:
-        return Done(Action.FAILED, error=f"{entry.name} could not be restored: {error.strerror or error}")
+        return _failed(f"{entry.name} could not be restored: {error.strerror or error}", error)
     return Done(Action.RESTORED)
 
 
@@ -86,7 +86,7 @@ def purge(host: Host, entry: QuarantineEntry, last_look: LastLook, *, as_copy: b
             return Done(Action.SKIPPED, doubt)
         quarantine.purge(host.base, entry)
     except OSError as error:
-        return Done(Action.FAILED, error=f"{entry.name} could not be purged: {error.strerror or error}")
+        return _failed(f"{entry.name} could not be purged: {error.strerror or error}", error)
     return Done(Action.PURGED)
 
 
@@ -106,6 +106,10 @@ def same_content(one: Path, other: Path) -> bool:
             if not ours:
                 return True
             at += len(ours)
+
+
+def _failed(what: str, error: Exception) -> Done:
+    return Done(Action.FAILED, error=what, failure=failure_of(error))
 
 
 def _second_look(host: Host, file: CachedFile) -> Doubt | None:
@@ -133,7 +137,7 @@ def _settle_or_undo(host: Host, file: CachedFile, entry: QuarantineEntry, third_
         conflict = _undo(host, entry, f"a last look at it failed: {error}")
         if not isinstance(error, Exception):
             raise
-        return conflict or Done(Action.FAILED, error=f"{file.name} was put back, a last look at it failed: {error}")
+        return conflict or _failed(f"{file.name} was put back, a last look at it failed: {error}", error)
     if doubt is None:
         quarantine.settle(host.base, entry)
         return Done(Action.QUARANTINED, entry=entry)

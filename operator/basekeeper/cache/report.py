@@ -183,6 +183,8 @@ class Acts:
     """By the id of a quarantine entry that was there when the pass began."""
     returned: list[JudgedEntry] = field(default_factory=list)
     """Entries that were to go back; a look after that does not see them any more."""
+    target_bytes: int = 0
+    """Of what it set out to remove and to purge."""
     purged_bytes: int = 0
 
 

@@ -5,15 +5,17 @@ domain last; then the tree is listed once more for directories that came or were
 headers mean is settled only then, because a domain may be the one who says what format a file has.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from . import domains, holders, processes, storage
 from .declared import Declared
 from .disks import Chains, Link, Trace, believed
 from .domain_xml import Domain, DomainDisk
 from .entries import Disk
-from .evidence import FileType, ImageUser, Inode, Inventory, Note, Source, Unknown, Usage, User
+from .evidence import FileType, ImageUser, Inode, Inventory, Note, Part, Source, Unknown, Usage, User
 from .files import identity_of, inode_at
 from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
 from .names import Kind, display, original_of
@@ -23,15 +25,28 @@ from .tree import Tree, TreeMark
 _ROOT_DISKS = frozenset({b"disk", b"disk.rescue"})
 
 
-def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMark]:
-    """What needs the files of `inventory` at `now` (Unix seconds), and a mark of the tree that said so.
+class Gathered(NamedTuple):
+    """What was found out."""
+
+    usage: Usage
+    mark: TreeMark
+    """Of the tree that said so."""
+    seconds: Mapping[Part, float]
+    """How long each part took."""
+
+
+def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
+    """What needs the files of `inventory` at `now` (Unix seconds).
 
     Changes nothing on the host. Raises `Unobservable` when the instances path cannot be read; whatever else
     cannot be read is an `Unknown` in the answer.
     """
+    laps = _Laps()
     tree = Tree(host)
     tree.walk()
+    laps.end(Part.DISKS)
     answer = domains.ask(host.libvirt, host.libvirt_timeout)
+    laps.end(Part.LIBVIRT)
     tree.settle()
     evidence = _Evidence(host, now, inventory, tree, answer.domains)
     evidence.read_tree()
@@ -41,8 +56,11 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
     if answer.failure is not None:
         evidence.unknown[None] = Unknown(answer.failure)
     shared = storage.look(host, now)
+    laps.end(Part.DISKS)
     held = holders.look(host, inventory)
     wanted = holders.candidates(inventory, iter(evidence.by_name), held.qemu.union(evidence.by_inode))
+    opened = processes.open_files(wanted)
+    laps.end(Part.LOCKS)
     local = evidence.machines.local()
     usage = Usage(
         by_name={name: tuple(users) for name, users in evidence.by_name.items()},
@@ -50,7 +68,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
         images={name: tuple(users) for name, users in evidence.images.items()},
         qemu_locks=frozenset(held.qemu),
         nova_locks=frozenset(held.nova),
-        open_files=processes.open_files(wanted),
+        open_files=opened,
         unknown=(*tree.unknown, *evidence.unknown.values(), *shared.unknown, *held.unknown),
         spawns=tuple(evidence.machines.spawns(tree.directories, now)),
         unidentified_raw=tuple(evidence.unidentified_raw),
@@ -63,7 +81,20 @@ def gather(host: Host, now: float, inventory: Inventory) -> tuple[Usage, TreeMar
         local_domains=len(local),
         notes=(*tree.notes, *evidence.declared.notes, *evidence.notes, *shared.notes),
     )
-    return usage, tree.mark
+    return Gathered(usage, tree.mark, laps.seconds)
+
+
+class _Laps:
+    """A stopwatch: what ends is what has gone on since something ended last."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Part, float] = {}
+        self._since = time.monotonic()
+
+    def end(self, part: Part) -> None:
+        now = time.monotonic()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
+        self._since = now
 
 
 @dataclass

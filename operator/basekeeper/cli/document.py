@@ -55,6 +55,7 @@ def of_report(report: Report) -> dict[str, Any]:
             "observe": round(seconds.observe, 4),
             "judge": round(seconds.judge, 4),
             "act": round(seconds.act, 4),
+            "observeBy": {part.value: round(spent, 4) for part, spent in seconds.by_part.items()},
         },
     }
     if report.error:
