@@ -268,6 +268,23 @@ def test_stopping_does_not_wait_for_an_api_server_that_is_away(fleet: Fleet) -> 
             assert time.monotonic() - began < 15
 
 
+@pytest.mark.parametrize("fault", [Fault.HANG, Fault.FREEZE])
+def test_a_stopping_controller_ends_soon_while_the_api_server_hangs(fleet: Fleet, fault: Fault) -> None:
+    for node in ("node-a", "node-b"):
+        fleet.add_node(node)
+    with outages.proxies(fleet, 1) as (proxy,):
+        controller = fleet.start_controller(server=proxy.url, ca=proxy.ca_file)
+        fleet.apply("compute", mode="Audit")
+        eventually(lambda: len(fleet.caches()) == 2, "the nodes are told")
+        await_ready(controller)
+        fleet.apply("compute", mode="Audit", interval="7m")
+        proxy.switch(fault)  # most likely in the middle of what follows from that
+        time.sleep(2)
+        began = time.monotonic()
+        assert controller.stop() == 0
+        assert time.monotonic() - began < 8
+
+
 def test_a_second_signal_ends_at_once(fleet: Fleet) -> None:
     furnish(fleet, "node-a")
     tell(fleet, "node-a")

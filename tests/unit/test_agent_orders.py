@@ -16,7 +16,7 @@ from basekeeper.agent.orders import MAX_AGE, Order, Orders, read
 from basekeeper.cache import ledger
 from basekeeper.cache.ledger import FILE, Accepted
 from basekeeper.cache.settings import Drain, Mode
-from basekeeper.cluster.api import Api, ApiAway, ApiRefused, Conflict, NotFound
+from basekeeper.cluster.api import Api, ApiAway, ApiRefused, Conflict, NotFound, NotTheServer
 from basekeeper.resources.conditions import Status, Why
 from tests.unit.judging import DAY, HOUR, MINUTE
 
@@ -115,9 +115,9 @@ REFUSALS = {
     "409": Conflict("the API server answers 409: conflict"),
     "410": ApiRefused("the API server answers 410: Gone"),
     "422": ApiRefused("the API server answers 422: invalid"),
+    "no JSON": NotTheServer("something else than the API server answers: <html>"),
 }
 GARBAGE: dict[str, Any] = {
-    "no JSON": ValueError("Expecting value: line 1 column 1 (char 0)"),
     "nothing": {},
     "an error page as an object": {"error": "login first"},
     "no metadata": {"kind": "NodeImageCache", "spec": ENFORCE},

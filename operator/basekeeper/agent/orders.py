@@ -76,8 +76,6 @@ class Orders:
             return self._while_away(str(error))
         except ApiRefused as error:
             return self._as_audit(Why.NOT_PERMITTED, f"{error}; the node acts as in Audit")
-        except ValueError as error:  # whatever stands between us and the server may answer what is no JSON
-            return self._as_audit(Why.NOT_UNDERSTOOD, f"the answer cannot be read ({error}); the node acts as in Audit")
         return self._told(found)
 
     def _told(self, found: dict[str, Any]) -> Order:

@@ -301,7 +301,8 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
         used = used_names(look.inventory, look.usage) & present
         last = LastPass(used, look.usage.directories + look.usage.domains)
     book.end_pass(look.now, last, look.plan.breaker)
-    gone = {name for name, done in acts.files.items() if done.action in {Action.QUARANTINED, Action.PURGED}}
+    # An act that failed may have done its work before: the next look will tell where that file is.
+    gone = {name for name, done in acts.files.items() if done.action is not Action.SKIPPED}
     back = {item.entry.name.raw for item in acts.returned if acts.entries[item.entry.id].action is Action.RESTORED}
     _note_present(book, look, without=gone, back=back)
 

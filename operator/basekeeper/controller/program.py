@@ -9,12 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from basekeeper.cluster import kinds
-from basekeeper.cluster.api import Api, ApiAway, ApiError, Resource
+from basekeeper.cluster.api import Api, ApiAway, ApiError, NotFound, Resource
 from basekeeper.cluster.backoff import Backoff
 from basekeeper.cluster.connection import Connection
 from basekeeper.cluster.probes import Probes
@@ -28,10 +27,10 @@ from .desired import Desired, Wanted, desired, is_there
 from .metrics import Metrics
 from .snapshots import NodeCache, Policy
 from .store import Kind, Store, World
+from .writers import write_all
 
 _log = logging.getLogger(__name__)
 FIELD_MANAGER = "basekeeper-controller"
-_WRITERS = 8
 _QUIET = 0.3
 """Seconds after a change in which others that belong to it may come."""
 _SHARE = 20
@@ -43,6 +42,8 @@ _STATUS_EVERY = 30.0
 _STATUS_SETTLES = 7.0
 """Seconds after a new generation in which most nodes of a small cloud report: the first status can tell of them."""
 _LIST_EVERY = 3600.0
+_TO_END = 5.0
+"""Seconds for what is being written when the controller is told to stop: a server that answers at all takes less."""
 _STUCK_AFTER = 600.0
 
 
@@ -74,8 +75,9 @@ class Controller:
         self._written: dict[str, float] = {}
         self._first_seen: dict[tuple[str, int], float] = {}
         """When each policy's present generation was first seen, by uid and generation."""
+        self._unwritten: dict[str, float] = {}
+        """Since when each policy's status, by the policy's name, has not said what it should."""
         self._trouble: str | None = None
-        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="writer")
         pods = kinds.pods(setup.namespace)
         subjects = [
             Subject(kinds.POLICIES, self._store.policies.heard),
@@ -85,6 +87,7 @@ class Controller:
         ]
         self._watch = Watch(connection, self._api, subjects, f"{GROUP}/unused", on_listed=self._list_soon)
         self._metrics.watch_up.set_function(lambda: self._watch.up)
+        self._metrics.lag.set_function(self._lag)
         self._loop = threading.Thread(target=self._work, name="reconcile", daemon=True)
         self._probes = Probes(setup.listen, self._wrong, self._not_ready, self._metrics.registry)
 
@@ -101,13 +104,13 @@ class Controller:
         self._loop.start()
         while not stop.wait(1.0) and self._loop.is_alive():
             pass
-        _log.info("stopping")
+        _log.info("stopping: what is being written is written")
+        until = time.monotonic() + _TO_END
         self._stopping.set()
         with self._wake:
             self._wake.notify_all()
-        self._loop.join(_STATUS_EVERY)
         self._watch.stop()
-        self._writers.shutdown(wait=False, cancel_futures=True)
+        self._loop.join(max(0.0, until - time.monotonic()))
         self._probes.stop()
 
     def _changed(self) -> None:
@@ -210,15 +213,10 @@ class Controller:
         return failures + self._all(self._write_node, bolder)
 
     def _all(self, write: Callable[[Any], None], items: Iterable[Any]) -> list[ApiError]:
-        futures = [self._writers.submit(write, item) for item in items if not self._stopping.is_set()]
-        failures = []
-        for future in futures:
-            self._beat = time.monotonic()
-            try:
-                future.result()
-            except ApiError as error:
-                failures.append(error)
-        return failures
+        return write_all(write, items, self._stopping, self._live)
+
+    def _live(self) -> None:
+        self._beat = time.monotonic()
 
     def _write_node(self, wanted: Wanted) -> None:
         node = wanted.node
@@ -243,25 +241,44 @@ class Controller:
         """Write the policies' statuses that changed, each at most every half minute."""
         now = time.monotonic()
         wanted = rollup.statuses(world, aim, time.time())
-        found = rollup.states(world, aim, time.time())
-        for state in NodeState:
-            self._metrics.nodes.labels(state.value).set(found[state])
+        self._show(world, aim)
         self._written = {name: at for name, at in self._written.items() if name in wanted and now - at < _STATUS_EVERY}
         generations = {(policy.uid, policy.generation) for policy in world.policies.values()}
         self._first_seen = {key: self._first_seen.get(key, now) for key in generations}
+        other = {name for name, policy in world.policies.items() if not rollup.unchanged(policy.status, wanted[name])}
+        self._unwritten = {name: self._unwritten.get(name, now) for name in other}
         changed = [
             (policy, wanted[name])
             for name, policy in world.policies.items()
-            if name not in self._written
+            if name in other
+            and name not in self._written
             and now - self._first_seen[policy.uid, policy.generation] >= _STATUS_SETTLES
-            and not rollup.unchanged(policy.status, wanted[name])
         ]
         return self._all(self._write_status, changed)
 
+    def _show(self, world: World, aim: Desired) -> None:
+        """Show in the metrics how things stand."""
+        found = rollup.states(world, aim, time.time())
+        for state in NodeState:
+            self._metrics.nodes.labels(state).set(found[state])
+        self._metrics.policies.set(len(world.policies))
+        self._metrics.waiting.set(sum(wanted.waiting for wanted in aim.wanted.values()))
+        self._metrics.stopped.set(any(wave.stopped is not None for wave in aim.waves.values()))
+
+    def _lag(self) -> float:
+        """For how long the status that lags most has not said what it should."""
+        since = min(self._unwritten.copy().values(), default=None)
+        return 0.0 if since is None else time.monotonic() - since
+
     def _write_status(self, item: tuple[Policy, dict[str, Any]]) -> None:
         policy, status = item
-        metadata = self._api.apply(kinds.POLICIES, policy.name, {"status": status}, subresource="status")
+        try:
+            metadata = self._api.apply(kinds.POLICIES, policy.name, {"status": status}, subresource="status")
+        except NotFound:
+            _log.info("the status of %s is not written: it has been deleted", policy.name)
+            return
         self._written[policy.name] = time.monotonic()
+        self._unwritten.pop(policy.name, None)
         self._watch.expect_event()
         version = snapshots.version(metadata)
         if metadata.get("uid") == policy.uid and int(metadata.get("generation") or 0) == policy.generation:
