@@ -59,7 +59,7 @@ def test_a_pass_is_counted_with_what_it_did_and_saw() -> None:
     assert removed == [1, 10, 1, 20]
     purged = [value(found, f"purged_{what}_total", kind=kind) for kind in ("Original", "Swap") for what in WHAT]
     assert purged == [1, 40, 1, 20]
-    assert value(found, "restored_files_total", kind="Original") == 1
+    assert value(found, "restored_files_total", kind="Original", reason="InUseByOverlay") == 1
     assert value(found, "skipped_files_total", reason="UserAppeared") == 1
     assert value(found, "failed_files_total", reason="ReadOnly") == 1
     assert value(found, "vanished_files_total") == 2
@@ -202,7 +202,6 @@ CLOSED: dict[str, tuple[str, Sequence[str]]] = {
     "observe_duration_seconds_count": ("source", list(Part)),
     "removed_files_total": ("kind", [kind for kind in Kind if kind is not Kind.FOREIGN]),
     "purged_bytes_total": ("kind", [kind for kind in Kind if kind is not Kind.FOREIGN]),
-    "restored_files_total": ("kind", [kind for kind in Kind if kind is not Kind.FOREIGN]),
     "skipped_files_total": ("reason", sorted(AGAINST)),
     "failed_files_total": ("reason", list(Failure)),
     "cache_files": ("state", list(CacheState)),
@@ -216,6 +215,12 @@ def test_what_has_not_happened_yet_is_counted_as_none(name: str) -> None:
     label, values = CLOSED[name]
     assert [value(found, name, **{label: item}) for item in values] == [0.0] * len(values)
     assert total(found, name) == 0
+
+
+def test_a_restored_file_can_be_told_from_one_that_was_only_drained() -> None:
+    found = Metrics().registry
+    assert value(found, "restored_files_total", kind="Swap", reason="Draining") == 0
+    assert value(found, "restored_files_total", kind="Original", reason="LockedByQemu") == 0
 
 
 def test_before_the_first_pass_nothing_is_said_of_libvirt() -> None:

@@ -31,7 +31,7 @@ from basekeeper.cache.names import Kind, parse
 from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
 from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
-from basekeeper.cache.verdicts import HOLD_REASONS, REASONS, Reason, Verdict
+from basekeeper.cache.verdicts import HOLD_REASONS, REASONS, RESTORE_REASONS, Reason, Verdict
 from tests.unit.judging import (
     CLOCK,
     DAY,
@@ -220,6 +220,7 @@ def test_every_verdict_has_one_of_the_reasons_that_it_can_have(world: World) -> 
     assert [item for item in found.files if item.reason not in REASONS[item.verdict]] == []
     assert {hold.reason for hold in found.holds} <= HOLD_REASONS
     assert {item.reason for item in found.entries if item.decision is Decision.HOLD} <= HOLD_REASONS
+    assert {item.reason for item in found.entries if item.decision is Decision.RESTORE} <= RESTORE_REASONS
 
 
 @given(worlds, st.randoms(use_true_random=False))

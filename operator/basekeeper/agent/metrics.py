@@ -16,7 +16,7 @@ from basekeeper.cache.names import Kind
 from basekeeper.cache.report import CacheState, Outcome, Report, Row
 from basekeeper.cache.settings import Mode, Policy
 from basekeeper.cache.storage import Capacity
-from basekeeper.cache.verdicts import AGAINST, HOLD_REASONS, REASONS, Reason
+from basekeeper.cache.verdicts import AGAINST, HOLD_REASONS, REASONS, RESTORE_REASONS, Reason
 from basekeeper.cluster.metrics import ProgramMetrics
 
 _PHASES = ("observe", "judge", "act")
@@ -72,7 +72,9 @@ class Metrics(ProgramMetrics):
             self.counter("basekeeper_purged_bytes_total", "bytes of these: what was freed", kinds),
         )
         self._restored = self.counter(
-            "basekeeper_restored_files_total", "files that passes put back from the quarantine", kinds
+            "basekeeper_restored_files_total",
+            "files that passes put back from the quarantine, and why; `Draining`: only because the policy empties it",
+            {**kinds, "reason": _in_order(RESTORE_REASONS)},
         )
         self._skipped = self.counter(
             "basekeeper_skipped_files_total",
@@ -178,7 +180,7 @@ class Metrics(ProgramMetrics):
         _add(self._purged, (row for row in report.rows if row.action is Action.PURGED))
         for row in report.rows:
             if row.action is Action.RESTORED:
-                self._restored.labels(row.kind).inc()
+                self._restored.labels(row.kind, row.reason).inc()
             elif row.action is Action.SKIPPED:
                 self._skipped.labels(row.reason).inc()
             elif row.action is Action.FAILED:

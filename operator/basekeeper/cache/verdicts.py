@@ -122,6 +122,18 @@ REASONS: dict[Verdict, frozenset[Reason]] = {
 }
 """The reasons that each verdict on a file of the cache can have."""
 
+RESTORE_REASONS = frozenset(
+    {
+        Reason.IN_USE_BY_OVERLAY,
+        Reason.IN_USE_BY_DOMAIN,
+        Reason.LOCKED_BY_QEMU,
+        Reason.PINNED,
+        Reason.IMAGE_OF_DOMAIN,
+        Reason.DRAINING,
+    }
+)
+"""Why a pass puts a removed file back: something needs it after all, or the policy empties the quarantine."""
+
 AGAINST = USE_REASONS | HOLD_REASONS | {Reason.PINNED, Reason.IN_QUARANTINE}
 """What a late look can find against an act: the reasons of `Skipped`."""
 
