@@ -1,0 +1,121 @@
+"""A real Prometheus on loopback, and promtool: what judges rules and what dashboards ask.
+
+    with Prometheus(config) as prometheus:
+        prometheus.query("up")
+
+`config` is what `prometheus.yml` holds. Both programs are built by `scripts/tool` when they are not there yet.
+"""
+
+import functools
+import json
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from lab.compute_node import LabError
+from lab.daemons import Daemons, free_ports
+
+_NAME = "prometheus"
+_START_TIMEOUT = 60.0
+Series = dict[str, Any]
+
+
+@functools.cache
+def programs() -> Path:
+    """Find the directory of prometheus and promtool."""
+    script = Path(__file__).parent.parent / "scripts/tool"
+    done = subprocess.run([str(script), _NAME], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"no Prometheus: {done.stderr.strip()}")
+    return Path(done.stdout.splitlines()[-1])
+
+
+def promtool(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run promtool."""
+    command = [str(programs() / "promtool"), *words]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
+
+
+class Prometheus:
+    """A server that keeps what it scrapes for as long as the context lasts."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Nothing runs yet."""
+        self._config = config
+        self._daemons = Daemons()
+        (self._port,) = free_ports(1)
+
+    def __enter__(self) -> Self:
+        try:
+            self._daemons.__enter__()
+            self._start()
+        except BaseException:
+            self._daemons.close()
+            raise
+        return self
+
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._daemons.close()
+
+    def _start(self) -> None:
+        root = self._daemons.root
+        file = root / "prometheus.yml"
+        file.write_text(yaml.safe_dump(dict(self._config)), encoding="utf-8")
+        self._daemons.start(
+            _NAME,
+            [
+                str(programs() / _NAME),
+                f"--config.file={file}",
+                f"--storage.tsdb.path={root / 'data'}",
+                f"--web.listen-address=127.0.0.1:{self._port}",
+            ],
+        )
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._is_ready():
+            if not self._daemons.runs(_NAME) or time.monotonic() > deadline:
+                raise LabError(f"Prometheus does not serve: {self._daemons.log(_NAME)}")
+            time.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    # --- questions ---------------------------------------------------------------------------------------------
+
+    def query(self, expression: str) -> list[Series]:
+        """Return the series that an expression has now."""
+        return list(self.ask("query", query=expression)["result"])
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[Series]:
+        """Return the series that an expression had from `start` to `end`, Unix seconds."""
+        words = {"query": expression, "start": str(start), "end": str(end), "step": str(step)}
+        return list(self.ask("query_range", **words)["result"])
+
+    def label_values(self, label: str, of: str) -> list[str]:
+        """Return the values of a label among the series that a selector chooses."""
+        return [str(value) for value in self.ask(f"label/{label}/values", **{"match[]": of})]
+
+    def alerts(self) -> list[Series]:
+        """Return the alerts that are pending or firing."""
+        return list(self.ask("alerts")["alerts"])
+
+    def ask(self, what: str, **words: str) -> Any:
+        """Ask the HTTP API. Raises LabError with its own words where it refuses."""
+        url = f"http://127.0.0.1:{self._port}/api/v1/{what}?{urllib.parse.urlencode(words)}"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise LabError(f"{what} {words}: {json.load(error).get('error')}") from error

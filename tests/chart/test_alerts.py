@@ -1,0 +1,95 @@
+"""The alerts do what their names say: promtool plays each one's story, and every word of a rule is one that exists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from basekeeper.agent.metrics import Metrics as AgentMetrics
+from basekeeper.cache.verdicts import HOLD_REASONS
+from basekeeper.controller.metrics import Metrics as ControllerMetrics
+from lab.prometheus import promtool
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "deploy/alerts/basekeeper.yaml"
+STORIES = Path(__file__).parent / "alerts"
+Rule = dict[str, Any]
+ALERTS: dict[str, Rule] = {
+    rule["alert"]: rule
+    for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+}
+
+
+def stories(alert: str) -> list[list[tuple[str, bool]]]:
+    """Of each story of an alert: when it is looked at, and whether it fires then."""
+    told = yaml.safe_load((STORIES / f"{alert}.yaml").read_text(encoding="utf-8"))
+    return [
+        [(look["eval_time"], bool(look.get("exp_alerts"))) for look in test["alert_rule_test"]]
+        for test in told["tests"]
+    ]
+
+
+def test_promtool_finds_nothing_to_say_about_the_rules() -> None:
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", str(RULES))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_alert_fires_and_ends_as_its_stories_tell(alert: str) -> None:
+    done = promtool("test", "rules", str(STORIES / f"{alert}.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_stories_of_an_alert_fire_it_end_it_and_come_near_it(alert: str) -> None:
+    told = stories(alert)
+    fires = [fires for _, fires in told[0]]
+    assert fires[0] is False
+    assert True in fires
+    assert fires[-1] is False
+    assert any(not any(fires for _, fires in looks) for looks in told), "no story in which it almost fires"
+
+
+def test_every_story_is_of_an_alert() -> None:
+    assert {path.stem for path in STORIES.iterdir()} == set(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_how_urgent_it_is_what_it_means_and_where_to_read_on(alert: str) -> None:
+    rule = ALERTS[alert]
+    assert rule["labels"].keys() == {"severity"}
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["for"]
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"https://basekeeper.io/docs/runbooks/{alert}.md"
+
+
+def test_every_hold_is_told_of_by_an_alert_or_ends_by_itself_or_was_ordered() -> None:
+    """A reason that is new must be put into one of these, or nobody would ever hear of it."""
+    (pattern,) = re.findall(r'basekeeper_holds\{reason=~"([^"]+)"', ALERTS["BasekeeperHeld"]["expr"])
+    of_the_breaker = {"ClockJumped", "UsersVanished", "InstancesVanished", "OtherDirectory"}
+    by_themselves, ordered = {"SpawnInProgress", "LimitReached"}, {"Suspended", "Draining"}
+    assert {*pattern.split("|"), *of_the_breaker, *by_themselves, *ordered} == {str(it) for it in HOLD_REASONS}
+
+
+def test_every_metric_and_label_of_a_rule_is_one_of_the_programs() -> None:
+    known = {"up": {"job"}, "process_start_time_seconds": set[str]()}
+    values: dict[tuple[str, str], set[str]] = {}
+    for metrics in (AgentMetrics(), ControllerMetrics()):
+        for family in metrics.registry.collect():
+            for sample in family.samples:
+                known.setdefault(sample.name, set()).update(sample.labels)
+                for label, value in sample.labels.items():
+                    values.setdefault((sample.name, label), set()).add(value)
+    for rule in ALERTS.values():
+        found = re.findall(r"\b(basekeeper_\w+|process_\w+|up)\b(?:\{([^}]*)\})?", rule["expr"])
+        assert found
+        for name, matchers in found:
+            assert name in known
+            for label, wanted in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
+                assert label in known[name]
+                if name != "up":
+                    assert set(wanted.split("|")) <= values[name, label]
