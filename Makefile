@@ -22,8 +22,8 @@ demo: ## see basekeeper work on a cache of its own, nothing of this host is touc
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: test
-test: setup lint controlplane ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
-	$(BIN)/pytest $(WORKERS) tests/unit tests/node tests/cluster tests/kubelet
+test: setup lint controlplane tools ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
+	$(BIN)/pytest $(WORKERS) tests/unit tests/chart tests/node tests/cluster tests/kubelet
 
 .PHONY: test-unit
 test-unit: ## the unit tests: seconds, no libvirt
@@ -42,6 +42,10 @@ test-cluster-oldest: ## the same on the oldest Kubernetes that is tested
 	@scripts/controlplane $(OLDEST_KUBERNETES)
 	BASEKEEPER_TEST_KUBERNETES=$(OLDEST_KUBERNETES) $(BIN)/pytest $(WORKERS) tests/cluster
 
+.PHONY: test-chart
+test-chart: controlplane tools ## the tests of the Helm chart: rendered, checked, installed into a real control plane
+	$(BIN)/pytest $(WORKERS) tests/chart
+
 .PHONY: test-kubelet
 test-kubelet: ## the tests on a cluster with real kubelets; root only
 	$(BIN)/pytest $(WORKERS) tests/kubelet
@@ -49,6 +53,10 @@ test-kubelet: ## the tests on a cluster with real kubelets; root only
 .PHONY: controlplane
 controlplane: ## build what test-cluster needs, once; then it takes no time
 	@scripts/controlplane $${BASEKEEPER_TEST_KUBERNETES:-current}
+
+.PHONY: tools
+tools: ## build what test-chart needs, once: Helm 3 and 4, helm-docs, kube-score
+	@scripts/tool helm3 helm4 helm-docs kube-score >/dev/null
 
 .PHONY: lint
 lint: ## ruff, mypy and the rules for imports
