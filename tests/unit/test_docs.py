@@ -114,3 +114,17 @@ def test_the_policy_of_the_readme_is_one() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
     assert manifest.parse(yaml.safe_load(text), "README.md").spec.mode == "Audit"
+
+
+def test_the_page_on_compatibility_names_the_versions_that_are_tested() -> None:
+    page = (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
+    pins = {"k8s.io/kubernetes": "controlplane/*", "helm.sh/helm/v3": "tools/helm3", "helm.sh/helm/v4": "tools/helm4"}
+    tested = [
+        ".".join(version.split(".")[: 3 if module == "k8s.io/kubernetes" else 2])
+        for module, place in pins.items()
+        for path in ROOT.glob(f"lab/{place}/go.mod")
+        for version in re.findall(rf"{re.escape(module)} v([0-9.]+)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(tested) >= 4
+    assert [version for version in tested if version not in page] == []
+    assert set(re.findall(r"\b1\.3[0-9]\.[0-9]+\b", page)) <= set(tested)
