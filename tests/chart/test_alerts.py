@@ -11,6 +11,7 @@ from basekeeper.agent.metrics import Metrics as AgentMetrics
 from basekeeper.cache.verdicts import HOLD_REASONS
 from basekeeper.controller.metrics import Metrics as ControllerMetrics
 from lab.prometheus import promtool
+from tests.chart.helm import CHART, of_kind, rendered
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy/alerts/basekeeper.yaml"
@@ -93,3 +94,15 @@ def test_every_metric_and_label_of_a_rule_is_one_of_the_programs() -> None:
                 assert label in known[name]
                 if name != "up":
                     assert set(wanted.split("|")) <= values[name, label]
+
+
+def test_the_chart_scrapes_under_the_jobs_and_with_the_labels_that_the_rules_ask_for() -> None:
+    asked = {job for rule in ALERTS.values() for job in re.findall(r'up\{job="([^"]+)"', rule["expr"])}
+    found = of_kind(rendered("helm4", CHART / "values_overrides/atmosphere.yaml"), "PodMonitor")
+    made = [
+        {step["targetLabel"]: step for step in endpoint["relabelings"]}
+        for monitor in found
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]
+    ]
+    assert {steps["job"]["replacement"] for steps in made} == asked
+    assert all(steps["node"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"] for steps in made)
