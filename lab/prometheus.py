@@ -37,10 +37,10 @@ def programs() -> Path:
     return Path(done.stdout.splitlines()[-1])
 
 
-def promtool(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run promtool."""
+def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run promtool, which may read what is given from its standard input."""
     command = [str(programs() / "promtool"), *words]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=120)
 
 
 class Prometheus:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lab.control_plane import ControlPlane
 from lab.nova_tree import MIB
+from lab.prometheus import promtool
 from tests.cluster.fleet import Fleet, Program, eventually
 from tests.cluster.outages import await_ready, furnish
 from tests.unit.test_docs import section
@@ -90,6 +91,8 @@ def test_agent_and_controller_expose_what_the_page_says_and_count_what_happens(f
     assert (value(controller, "policies"), value(controller, "rollout_waiting_nodes")) == (1, 0)
     for heading, program in (("Agent", agent), ("Controller", controller)):
         check_against_the_page(heading, scraped(program))
+        checked = promtool("check", "metrics", given=program.ask("/metrics")[1])
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
         assert scraped(program)["process_resident_memory_bytes"].samples[0].value > MIB
 
     fleet.delete("/apis/basekeeper.io/v1alpha1/imagecachepolicies/compute")

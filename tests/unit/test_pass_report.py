@@ -15,7 +15,7 @@ from basekeeper.cache.evidence import Part
 from basekeeper.cache.memory import Clock
 from basekeeper.cache.report import Report
 from basekeeper.cache.settings import Drain, Host, Limits, MinimumAge, Mode, Policy
-from basekeeper.cache.verdicts import Reason
+from basekeeper.cache.verdicts import Reason, Verdict
 from tests.unit.judging import original
 
 AT_ONCE = MinimumAge(original=0.0, resized=0.0, swap=0.0, ephemeral=0.0, partial=0.0)
@@ -159,5 +159,5 @@ def test_whatever_stops_everything_late_is_told_as_a_hold(
 
     run(host, Policy())
     report = run(host, replace(ENFORCE, limits=replace(LIMITS, max_files=1)), jump)
-    assert report.held
+    assert {row.verdict for row in report.cached} == {Verdict.HOLD}
     assert {row.reason for row in report.cached} <= {Reason.CLOCK_JUMPED, Reason.LIMIT_REACHED}
