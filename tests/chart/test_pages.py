@@ -22,16 +22,20 @@ STANDS_FOR = {
 @cache
 def calls() -> list[tuple[str, list[str]]]:
     """The page and the words of each call."""
-    found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for told, meant in STANDS_FOR.items():
-            text = text.replace(told, meant)
-        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("helm "):
-                    found.append((str(page.relative_to(helm.ROOT)), shlex.split(line, comments=True)[1:]))
-    return found
+    return [
+        (str(page.relative_to(helm.ROOT)), shlex.split(line, comments=True)[1:])
+        for page in PAGES
+        for block in re.findall(r"^```\w*\n(.*?)^```$", completed(page), re.DOTALL | re.MULTILINE)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("helm ")
+    ]
+
+
+def completed(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    for told, meant in STANDS_FOR.items():
+        text = text.replace(told, meant)
+    return text
 
 
 @cache
