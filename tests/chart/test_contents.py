@@ -323,19 +323,6 @@ def test_alerts_are_those_of_deploy_with_runbooks_where_a_cloud_has_them() -> No
     assert [item["spec"] for item in found] == wanted
 
 
-def test_scraped_series_have_the_labels_that_alerts_ask_by() -> None:
-    rules = (DEPLOY / "alerts/basekeeper.yaml").read_text(encoding="utf-8")
-    for component in ("agent", "controller"):
-        monitor = one(rendered("helm4", EVERYTHING), "PodMonitor", f"basekeeper-{component}")["spec"]
-        assert monitor["selector"]["matchLabels"]["app.kubernetes.io/component"] == component
-        (endpoint,) = monitor["podMetricsEndpoints"]
-        assert endpoint["relabelings"] == [
-            {"targetLabel": "job", "replacement": f"basekeeper-{component}"},
-            {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"},
-        ]
-        assert f'job="basekeeper-{component}"' in rules
-
-
 def test_a_first_policy_is_a_hook_that_is_made_after_its_definition() -> None:
     policy = one(rendered("helm4", EVERYTHING), "ImageCachePolicy", "all")
     assert policy["metadata"]["annotations"] == {"helm.sh/hook": "post-install,post-upgrade"}
