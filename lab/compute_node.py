@@ -40,11 +40,9 @@ _LIBVIRT_DIRECTORIES = {
     "log": Path("/var/log/libvirt"),
     "cache": Path("/var/cache/libvirt"),
 }
-_ACCOUNT = "libvirt-qemu"
-_ACCOUNTS = (
-    (Path("/etc/passwd"), f"{_ACCOUNT}:x:64055:64055::/nonexistent:/usr/sbin/nologin"),
-    (Path("/etc/group"), f"{_ACCOUNT}:x:64055:"),
-)
+NOVA = 42424
+"""The user and the group that own instances in openstack-helm, atmosphere and kolla's images."""
+_ACCOUNTS = {"libvirt-qemu": 64055, "nova": NOVA}
 _DRIVERS = ("/usr/lib*/libvirt/connection-driver", "/usr/lib*/*/libvirt/connection-driver")
 
 
@@ -78,11 +76,12 @@ class ComputeNode:
         self,
         name: str,
         *,
-        qemu_user: str = "+0",
+        qemu_user: str | None = "+0",
         directories: Mapping[Path, Path] | None = None,
         with_polkit: bool = False,
     ) -> None:
-        """Describe a node called `name`; `qemu_user` is who owns its disks and runs its qemu (root's nodes only).
+        """Describe a node called `name`; `qemu_user` is who owns its disks and runs its qemu (root's nodes only);
+        with None qemu is root's and disks stay whose they are.
 
         In place of this machine's `directories` its libvirtd sees others (root's nodes only). `with_polkit` leaves the
         read-only socket to polkit, as openstack-helm does, which sets `auth_unix_rw` only.
@@ -329,23 +328,30 @@ class ComputeNode:
             # libvirt would ask polkit, which tests and containers do not have.
             settings += ['auth_unix_ro = "none"', 'unix_sock_ro_perms = "0777"', 'unix_sock_rw_perms = "0777"']
         (directory / "libvirtd.conf").write_text("\n".join([f'host_uuid = "{self.host_uuid}"', *settings, ""]))
-        owner = f'user = "{self._qemu_user}"\ngroup = "{self._qemu_user}"\nremember_owner = 0\n' if _is_root() else ""
+        user = self._qemu_user
+        owner = f'user = "{user or "+0"}"\ngroup = "{user or "+0"}"\nremember_owner = 0\n' if _is_root() else ""
+        owner += "" if user else "dynamic_ownership = 0\n"
         (directory / "qemu.conf").write_text(
             'security_driver = "none"\ncgroup_controllers = [ ]\nnamespaces = [ ]\nstdio_handler = "file"\n' + owner
         )
 
     def _accounts(self) -> list[str]:
-        """Give the node the accounts that Debian's libvirtd looks up at its start, where the host has none.
+        """Give the node the accounts that its libvirtd looks up, where the host has none.
 
-        Debian 12 makes them in a package that would also install libvirt's services.
+        Its own it looks up at its start, and Debian 12 makes that one in a package that would also install libvirt's
+        services. Of whoever connects it wants to know the name, and turns away whom it does not know.
         """
         binds: list[str] = []
-        for path, entry in _ACCOUNTS:
-            known = path.read_text()
-            if not any(line.startswith(_ACCOUNT + ":") for line in known.splitlines()):
-                private = self.root / path.name
-                private.write_text(known.rstrip("\n") + f"\n{entry}\n")
-                binds += ["--bind", str(private), str(path)]
+        for path, entry in (
+            ("/etc/passwd", "{0}:x:{1}:{1}::/nonexistent:/usr/sbin/nologin"),
+            ("/etc/group", "{0}:x:{1}:"),
+        ):
+            known = Path(path).read_text()
+            there = {line.partition(":")[0] for line in known.splitlines()}
+            missing = [entry.format(*account) for account in _ACCOUNTS.items() if account[0] not in there]
+            private = self.root / Path(path).name
+            private.write_text("\n".join([known.rstrip("\n"), *missing, ""]))
+            binds += ["--bind", str(private), path]
         return binds
 
     # What a qemu can do takes libvirt some eight seconds to find out, and it keeps the answer as a file that it

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from lab import compute_node, kube_node
-from lab.compute_node import ComputeNode, LabError
+from lab.compute_node import NOVA, ComputeNode, LabError
 from lab.control_plane import ControlPlane, Object
 from lab.control_plane_programs import tool
 from lab.images import write_pause_image
@@ -27,8 +27,6 @@ from lab.kube_node import KubeNode
 from lab.network import Network
 from lab.nova_tree import NovaTree
 
-NOVA = 42424
-"""The user and the group that own an instances directory in openstack-helm, atmosphere and kolla."""
 INSTANCES = Path("/var/lib/nova/instances")
 LABELS = {"openstack-compute-node": "enabled"}
 HELM_TIMEOUT = 300.0
@@ -152,7 +150,7 @@ class RealCluster:
         self._stack.callback(kube.close)
         library = kube.root / "var/lib"
         tree = NovaTree(library / INSTANCES.relative_to("/var/lib"), seen_as=INSTANCES)
-        compute = ComputeNode(name, qemu_user=f"+{NOVA}", directories={Path("/var/lib"): library}, with_polkit=True)
+        compute = ComputeNode(name, qemu_user=None, directories={Path("/var/lib"): library}, with_polkit=True)
         self._stack.enter_context(compute)
         kube.see(Path("/run/libvirt"), compute.root / "run")
         self._stack.enter_context(kube)

@@ -14,7 +14,8 @@ import pytest
 from lab import kube_node
 from lab.compute_node import LabError, has_ended
 from lab.kube_node import PAUSE_IMAGE
-from lab.real_cluster import NOVA, RealCluster
+from lab.compute_node import NOVA
+from lab.real_cluster import RealCluster
 
 TOP = Path(__file__).parents[2]
 PODS = "/api/v1/namespaces/default/pods"
