@@ -80,11 +80,11 @@ class ComputeNode:
         directories: Mapping[Path, Path] | None = None,
         with_polkit: bool = False,
     ) -> None:
-        """Describe a node called `name`; `qemu_user` is who owns its disks and runs its qemu (root's nodes only);
-        with None qemu is root's and disks stay whose they are.
+        """Describe a node called `name`; what else can be said is for root's nodes only.
 
-        In place of this machine's `directories` its libvirtd sees others (root's nodes only). `with_polkit` leaves the
-        read-only socket to polkit, as openstack-helm does, which sets `auth_unix_rw` only.
+        `qemu_user` owns its disks and runs its qemu; with None qemu is root's, and disks stay whose they are. In place
+        of this machine's `directories` its libvirtd sees others. `with_polkit` leaves the read-only socket to polkit, as
+        openstack-helm does, which sets `auth_unix_rw` only.
         """
         self.name = name
         self._directories = directories or {}

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from lab import kube_node
-from lab.compute_node import LabError, has_ended
+from lab.compute_node import NOVA, LabError, has_ended
 from lab.kube_node import PAUSE_IMAGE
-from lab.compute_node import NOVA
 from lab.real_cluster import RealCluster
 
 TOP = Path(__file__).parents[2]
