@@ -83,7 +83,7 @@ class ComputeNode:
         """Describe a node called `name`; what else can be said is for root's nodes only.
 
         `qemu_user` owns its disks and runs its qemu; with None qemu is root's, and disks stay whose they are. In place
-        of this machine's `directories` its libvirtd sees others. `with_polkit` leaves the read-only socket to polkit, as
+        of this machine's `directories` its libvirtd sees others. `with_polkit` leaves the read-only socket to polkit as
         openstack-helm does, which sets `auth_unix_rw` only.
         """
         self.name = name
