@@ -1,0 +1,255 @@
+"""The two dashboards: the fleet, and one node. What they ask and say; how Grafana stores that is in `grafana.py`.
+
+Counters are shown as increases over an hour: passes are rare, and a rate in the second says nothing to anybody.
+"""
+
+from .grafana import NODE_UID, Dashboard, Panel, Query, Row, Variable
+
+_FLEET_UID = "basekeeper-fleet"
+_FLEET = 'cluster=~"$cluster", namespace=~"$namespace"'
+_NODE = f'{_FLEET}, node=~"$node"'
+_BY_NODE = "by (cluster, namespace, node)"
+_UNDONE = 'reason!~"Draining|Pinned"'
+_CLUSTER = Variable("cluster", "Cluster", "label_values(basekeeper_build_info, cluster)")
+_NAMESPACE = Variable("namespace", "Namespace", 'label_values(basekeeper_build_info{cluster=~"$cluster"}, namespace)')
+_ONE_NODE = Variable("node", "Node", f"label_values(basekeeper_interval_seconds{{{_FLEET}}}, node)", every=False)
+
+
+def _stat(
+    title: str, description: str, unit: str, expr: str, **more: float | tuple[tuple[str, str, str], ...]
+) -> Panel:
+    return Panel(title, description, "stat", unit, (Query(expr),), width=4, height=4, minimum=None, **more)  # type: ignore[arg-type]
+
+
+def _graph(title: str, description: str, unit: str, *queries: Query, stacked: bool = False,
+           warn: float | None = None, maximum: float | None = None) -> Panel:  # fmt: skip
+    return Panel(title, description, "timeseries", unit, queries, stacked=stacked, warn=warn, maximum=maximum)
+
+
+def _passes(where: str) -> tuple[Panel, ...]:
+    """What both dashboards show of passes."""
+    quantile = "histogram_quantile(0.95, sum by (le, {0}) (rate({1}_bucket{{{2}}}[1h])))"
+    return (
+        _graph(
+            "Passes by outcome",
+            "Passes of the hour before, by how they ended. Held: something that would go was kept back. Failed: look "
+            "at the node's condition Ready.",
+            "short",
+            Query(f"sum by (outcome) (increase(basekeeper_passes_total{{{where}}}[1h]))", "{{outcome}}"),
+            stacked=True,
+        ),
+        _graph(
+            "Removed, freed, and what a pass set out to do",
+            "Bytes of the hour before. Removed: moved into the quarantine, from where they can come back. Freed: "
+            "purged, gone for good. Target: what the last passes set out to remove and purge.",
+            "bytes",
+            Query(f"sum(increase(basekeeper_removed_bytes_total{{{where}}}[1h]))", "removed"),
+            Query(f"sum(increase(basekeeper_purged_bytes_total{{{where}}}[1h]))", "freed"),
+            Query(f"sum(basekeeper_target_bytes{{{where}}})", "target"),
+        ),
+        _graph(
+            "What became of files",
+            "Files of the hour before. Removed and purged as above. Put back: a removed file was needed. Vanished: "
+            "another hand than basekeeper's removed a base. Called off: a late look found a reason to keep it. Failed: "
+            "the act did not work.",
+            "short",
+            Query(f"sum(increase(basekeeper_removed_files_total{{{where}}}[1h]))", "removed"),
+            Query(f"sum(increase(basekeeper_purged_files_total{{{where}}}[1h]))", "purged"),
+            Query(f"sum(increase(basekeeper_restored_files_total{{{where}, {_UNDONE}}}[1h]))", "put back"),
+            Query(f"sum(increase(basekeeper_vanished_files_total{{{where}}}[1h]))", "vanished"),
+            Query(f"sum(increase(basekeeper_skipped_files_total{{{where}}}[1h]))", "called off"),
+            Query(f"sum(increase(basekeeper_failed_files_total{{{where}}}[1h]))", "failed"),
+        ),
+        _graph(
+            "Time of a pass, by phase",
+            "95 of 100 passes of the hour before were faster. Observe looks, judge decides, act removes and looks "
+            "again.",
+            "s",
+            Query(quantile.format("phase", "basekeeper_pass_duration_seconds", where), "{{phase}}"),
+        ),
+        _graph(
+            "Time of looking, by source",
+            "95 of 100 passes of the hour before were faster: the directory itself, libvirt, the disks' headers, locks "
+            "and open files.",
+            "s",
+            Query(quantile.format("source", "basekeeper_observe_duration_seconds", where), "{{source}}"),
+        ),
+        _graph(
+            "Requests to the API server",
+            "In the second, by the code of the answer; error: no answer came.",
+            "reqps",
+            Query(f"sum by (code) (rate(basekeeper_api_requests_total{{{where}}}[$__rate_interval]))", "{{code}}"),
+        ),
+    )
+
+
+def _cache(where: str) -> tuple[Panel, ...]:
+    """What both dashboards show of the cache."""
+    return (
+        _graph(
+            "Cache by state",
+            "What lies in the caches. Kept: something needs it, or it is too young. Held: it would go but for "
+            "something that must be cleared first. Removable: it goes in this pass or a later one. Foreign: not "
+            "nova's, never touched.",
+            "bytes",
+            Query(f"sum by (state) (basekeeper_cache_bytes{{{where}}})", "{{state}}"),
+            Query(f"sum(basekeeper_quarantine_bytes{{{where}}})", "quarantine"),
+            stacked=True,
+        ),
+        _graph(
+            "Files by verdict and reason",
+            "Why each file is still there; docs/evidence.md says what each reason means.",
+            "short",
+            Query(f"sum by (verdict, reason) (basekeeper_files{{{where}}}) > 0", "{{verdict}}: {{reason}}"),
+            stacked=True,
+        ),
+        _graph(
+            "What holds removals",
+            "Holds by reason: paths that cannot be read, instances that are starting, anomalies. `basekeeper hold "
+            "list` on the node names them.",
+            "short",
+            Query(f"sum by (reason) (basekeeper_holds{{{where}}}) > 0", "{{reason}}"),
+            stacked=True,
+        ),
+    )
+
+
+def fleet() -> Dashboard:
+    """All nodes at once."""
+    used = (
+        f"1 - max {_BY_NODE} (basekeeper_filesystem_available_bytes{{{_FLEET}}})"
+        f" / max {_BY_NODE} (basekeeper_filesystem_size_bytes{{{_FLEET}}})"
+    )
+    glance = (
+        _stat("Nodes", "Nodes that follow a policy, as the controller counts them.", "short",
+              f"sum(basekeeper_nodes{{{_FLEET}}})"),
+        _stat("In trouble", "Nodes that fail, have an open breaker, or do not report.", "short",
+              f'sum(basekeeper_nodes{{{_FLEET}, state=~"Failing|BreakerOpen|Missing|Stale"}})', alarm=1),
+        _stat("Reclaimable", "Bytes that may go now. In Audit: what Enforce would get back.", "bytes",
+              f"sum(basekeeper_reclaimable_bytes{{{_FLEET}}})"),
+        _stat("In quarantine", "Bytes that were removed, can still be put back, and come free by themselves.", "bytes",
+              f"sum(basekeeper_quarantine_bytes{{{_FLEET}}})"),
+        _stat("Freed", "Bytes that were purged within the time shown.", "bytes",
+              f"sum(increase(basekeeper_purged_bytes_total{{{_FLEET}}}[$__range]))"),
+        _stat("Removals undone", "Removed files that were needed and went back within the time shown. Should be 0.",
+              "short", f"sum(increase(basekeeper_restored_files_total{{{_FLEET}, {_UNDONE}}}[$__range]))", alarm=1),
+    )  # fmt: skip
+    worst = Panel(
+        "Nodes, the fullest first",
+        "The 20 nodes with the fullest disks: how full, what may go, what waits in the quarantine, what is held, and "
+        "how long ago a pass succeeded.",
+        "table", "short", width=24, height=10,
+        queries=(
+            Query(f"topk(20, {used})"),
+            Query(f"max {_BY_NODE} (basekeeper_reclaimable_bytes{{{_FLEET}}})"),
+            Query(f"max {_BY_NODE} (basekeeper_quarantine_bytes{{{_FLEET}}})"),
+            Query(f'sum {_BY_NODE} (basekeeper_cache_files{{{_FLEET}, state="held"}})'),
+            Query(f"time() - max {_BY_NODE} (basekeeper_last_success_timestamp_seconds{{{_FLEET}}} > 0)"),
+        ),
+        columns=(("node", "Node", ""), ("Value #A", "Disk used", "percentunit"), ("Value #B", "Reclaimable", "bytes"),
+                 ("Value #C", "In quarantine", "bytes"), ("Value #D", "Held files", "short"),
+                 ("Value #E", "Since last success", "s")),
+    )  # fmt: skip
+    nodes = (
+        worst,
+        _graph("Nodes by state", "Each node in one state, the worst that fits; docs/conditions.md says what they mean.",
+               "short", Query(f"sum by (state) (basekeeper_nodes{{{_FLEET}}})", "{{state}}"), stacked=True),
+        _graph("Fullest disks", "The file systems of the caches, the ten fullest.", "percentunit",
+               Query(f"topk(10, {used})", "{{node}}"), warn=0.9, maximum=1),
+    )  # fmt: skip
+    rollout = (
+        _graph("Rollout", "Nodes that wait for their wave of a change that makes them more aggressive, and whether the "
+               "rollout has stopped for a node in trouble (1).", "short",
+               Query(f"sum(basekeeper_rollout_waiting_nodes{{{_FLEET}}})", "waiting"),
+               Query(f"max(basekeeper_rollout_stopped{{{_FLEET}}})", "stopped")),
+        _graph("Releases", "Programs by the release that runs.", "short",
+               Query(f"count by (version) (basekeeper_build_info{{{_FLEET}}})", "{{version}}"), stacked=True),
+        _graph("Generation in force", "Nodes by the generation of the policy that their last pass ran under; 0: none. "
+               "Two policies have generations of their own.", "short",
+               Query(f'count_values("generation", basekeeper_policy_generation_applied{{{_FLEET}}})',
+                     "generation {{generation}}"), stacked=True),
+        _graph("Policies, enforcing, watching", "Policies that there are, nodes that remove, and programs that hear "
+               "nothing from the API server.", "short",
+               Query(f"sum(basekeeper_policies{{{_FLEET}}})", "policies"),
+               Query(f"sum(basekeeper_enforcing{{{_FLEET}}})", "enforcing"),
+               Query(f"sum(1 - basekeeper_watch_up{{{_FLEET}}})", "watch down")),
+        _graph("Lag of the policies' status", "For how long a policy's status has not said what it should. Up to 30 s "
+               "is how it works.", "s", Query(f"max(basekeeper_rollup_lag_seconds{{{_FLEET}}})", "lag"), warn=60),
+        _graph("Time of a reconciliation", "95 of 100 of the hour before were faster.", "s",
+               Query("histogram_quantile(0.95, sum by (le) "
+                     f"(rate(basekeeper_reconcile_duration_seconds_bucket{{{_FLEET}}}[1h])))", "controller")),
+    )  # fmt: skip
+    return Dashboard(
+        _FLEET_UID,
+        "basekeeper / Fleet",
+        "Caches of base images on all compute nodes: what may go, what went, what is held and why.",
+        (_CLUSTER, _NAMESPACE),
+        (
+            Row("At a glance", glance),
+            Row("Caches", _cache(_FLEET)),
+            Row("Nodes", nodes),
+            Row("Passes", _passes(_FLEET)),
+            Row("Controller and rollout", rollout),
+        ),
+        links=(("One node", NODE_UID),),
+    )
+
+
+def node() -> Dashboard:
+    """One node."""
+    yes_no = (("0", "no", "red"), ("1", "yes", "green"))
+    glance = (
+        _stat("Removes", "Whether the policy in force is Enforce and not suspended.", "short",
+              f"max(basekeeper_enforcing{{{_NODE}}})", values=(("0", "no", "blue"), ("1", "yes", "green"))),
+        _stat("Since last success", "Since a pass ended without failure. More than three intervals is an alert.", "s",
+              f"time() - max(basekeeper_last_success_timestamp_seconds{{{_NODE}}} > 0)"),
+        _stat("Breaker closed", "Whether the evidence can be trusted. If not, nothing is removed.", "short",
+              f"1 - max(basekeeper_breaker_open{{{_NODE}}})", values=yes_no),
+        _stat("libvirt answers", "Whether libvirt listed all domains in the last pass, or there is none to ask.",
+              "short", f"max(basekeeper_libvirt_reachable{{{_NODE}}})", values=yes_no),
+        _stat("Reclaimable", "Bytes that may go now.", "bytes", f"sum(basekeeper_reclaimable_bytes{{{_NODE}}})"),
+        _stat("In quarantine", "Bytes that were removed and can still be put back.", "bytes",
+              f"sum(basekeeper_quarantine_bytes{{{_NODE}}})"),
+    )  # fmt: skip
+    disk = _graph(
+        "File system of the cache",
+        "Its size, what is used, and what of that is the cache with its quarantine.",
+        "bytes",
+        Query(f"max(basekeeper_filesystem_size_bytes{{{_NODE}}})", "size"),
+        Query(
+            f"max(basekeeper_filesystem_size_bytes{{{_NODE}}}) - max(basekeeper_filesystem_available_bytes{{{_NODE}}})",
+            "used",
+        ),
+        Query(f"sum(basekeeper_cache_bytes{{{_NODE}}}) + sum(basekeeper_quarantine_bytes{{{_NODE}}})", "cache"),
+    )
+    # The controller may run on this node as well.
+    own = "and on (cluster, namespace, pod) basekeeper_interval_seconds"
+    agent = (
+        _graph("Memory of the agent", "Resident.", "bytes",
+               Query(f"max(process_resident_memory_bytes{{{_NODE}}} {own})", "memory")),
+        _graph("Processor time of the agent", "Seconds in the second.", "short",
+               Query(f"sum(rate(process_cpu_seconds_total{{{_NODE}}}[$__rate_interval]) {own})", "processor")),
+        _graph("Orders", "Time between passes by the policy in force, and its generation; 0: none.", "short",
+               Query(f"max(basekeeper_interval_seconds{{{_NODE}}})", "interval in seconds"),
+               Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation")),
+        _graph("Watch", "1 while the agent hears from the API server.", "short",
+               Query(f"min(basekeeper_watch_up{{{_NODE}}} {own})", "up"), maximum=1),
+    )  # fmt: skip
+    return Dashboard(
+        NODE_UID,
+        "basekeeper / Node",
+        "The cache of base images of one compute node, and the agent that keeps it.",
+        (_CLUSTER, _NAMESPACE, _ONE_NODE),
+        (
+            Row("At a glance", glance),
+            Row("Cache", (*_cache(_NODE), disk)),
+            Row("Passes", _passes(_NODE)),
+            Row("Agent", agent),
+        ),
+        links=(("Fleet", _FLEET_UID),),
+    )
+
+
+def files() -> dict[str, str]:
+    """Each file of the checkout that is made here, by its path from the top."""
+    return {"deploy/dashboards/fleet.json": fleet().text(), "deploy/dashboards/node.json": node().text()}
