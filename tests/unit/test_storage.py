@@ -35,8 +35,11 @@ OWN = {
     "case is no difference in host names": ("node1", "Node1", None, True),
     "another domain": ("node1.a.example", "node1.b.example", None, False),
     "a longer name": ("node1", "node10", None, False),
-    "given exactly": ("node1", "compute-a", "compute-a", True),
-    "given exactly, so the node's name is another's": ("node1", "node1", "compute-a", False),
+    "given": ("node1", "compute-a", "compute-a", True),
+    "given, so the node's name is another's": ("node1", "node1", "compute-a", False),
+    "given without the domain that nova has": ("pod-x", "node1.example.com", "node1", True),
+    "given with a domain that nova has not": ("pod-x", "node1", "node1.example.com", True),
+    "given with another domain": ("node1", "node1.b.example", "node1.a.example", False),
 }
 
 

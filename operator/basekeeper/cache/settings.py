@@ -121,7 +121,7 @@ class Host:
     libvirt_timeout: float = 10.0
     """Seconds that one libvirt call may take."""
     nova_host: str | None = None
-    """nova's `host` for this machine; None: the node's name, with or without its domain."""
+    """nova's `host` for this machine, with or without its domain; None: the node's name."""
     spawn_grace: float = 10 * MINUTE
     """A directory without a domain that changed this recently may be a spawn; 0: nothing spawns here."""
 

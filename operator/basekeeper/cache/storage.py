@@ -78,10 +78,11 @@ def look(host: Host, now: float) -> Storage:
 
 
 def is_own(host: Host, name: str) -> bool:
-    """Whether the registry's `name` is this host: as given, or the node's name with or without its domain."""
-    if host.nova_host is not None:
-        return name == host.nova_host
-    mine, other = host.node.lower(), name.lower()
+    """Whether the registry's `name` is this host: the name given for it, else the node's, with or without its domain.
+
+    nova takes the full name or the short one as its deployment has it, Kubernetes likewise, and not always the same.
+    """
+    mine, other = (host.nova_host or host.node).lower(), name.lower()
     return mine == other or mine.startswith(f"{other}.") or other.startswith(f"{mine}.")
 
 
