@@ -16,6 +16,7 @@ from basekeeper.resources import manifest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")))
 VALUES = ROOT / "deploy/helm/basekeeper/values.yaml"
+POLICY = {"apiVersion": "basekeeper.io/v1alpha1", "kind": "ImageCachePolicy", "metadata": {"name": "compute"}}
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -111,6 +112,34 @@ def test_every_policy_of_a_page_is_valid(page: Path) -> None:
     for document in documents(page):
         if isinstance(document, dict) and document.get("kind") == "ImageCachePolicy":
             manifest.parse(document, str(page))
+
+
+@pages
+def test_every_patch_of_a_policy_is_valid(page: Path) -> None:
+    for line in typed(page):
+        for patch in re.findall(r"kubectl patch icp .*-p '(\{.*\})'", line):
+            spec = {"mode": "Audit", **yaml.safe_load(patch)["spec"]}
+            manifest.parse({**POLICY, "spec": spec}, str(page))
+
+
+@cache
+def schema(plural: str) -> Any:
+    text = (ROOT / f"deploy/crds/basekeeper.io_{plural}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+@pages
+def test_every_field_that_a_jsonpath_asks_for_exists(page: Path) -> None:
+    lost = []
+    for line in typed(page):
+        for short, path in re.findall(r"kubectl get (icp|nic)\b.*jsonpath='\{(\.[^}]+)\}", line):
+            here = schema({"icp": "imagecachepolicies", "nic": "nodeimagecaches"}[short])
+            for field in re.sub(r"\[[^]]*\]", "[]", path).strip(".").split("."):
+                here = here["properties"].get(field.removesuffix("[]"), {"properties": {}})
+                here = here.get("items", here) if field.endswith("[]") else here
+            if here == {"properties": {}}:
+                lost.append(path)
+    assert lost == []
 
 
 @cache
