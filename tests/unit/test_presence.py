@@ -8,7 +8,20 @@ import pytest
 from basekeeper.cache import presence
 from basekeeper.cache.evidence import CachedFile, FileType, Inventory, QuarantineEntry
 from basekeeper.cache.memory import Directories, Memory, Present
-from tests.unit.judging import EPHEMERAL, FOREIGN, ORIGINAL, OTHER, PARTIAL, RESIZED, SWAP, cached, removed
+from tests.unit.judging import (
+    DAY,
+    EPHEMERAL,
+    FOREIGN,
+    HOUR,
+    NOW,
+    ORIGINAL,
+    OTHER,
+    PARTIAL,
+    RESIZED,
+    SWAP,
+    cached,
+    removed,
+)
 
 BASE, ANOTHER = 7, 8
 """Inode numbers of directories."""
@@ -18,8 +31,8 @@ def cache(*names: bytes, directory: int | None = BASE, entries: tuple[Quarantine
     return Inventory(tuple(map(cached, names)), entries, directory=directory)
 
 
-def memory(*names: bytes, directories: Directories = Directories.KNOWN) -> Memory:
-    return Memory(present=Present(BASE, frozenset(names)), directories=directories)
+def memory(*names: bytes, directories: Directories = Directories.KNOWN, ago: float = HOUR) -> Memory:
+    return Memory(present=Present(BASE, frozenset(names), NOW - ago), directories=directories)
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,9 @@ CASES = {
     "other directories": Case(memory(ORIGINAL, directories=Directories.OTHER), cache()),
     "another _base": Case(memory(ORIGINAL), cache(directory=ANOTHER)),
     "no _base": Case(memory(ORIGINAL), cache(directory=None)),
+    "a pass of last week": Case(memory(ORIGINAL, ago=7 * DAY), cache(), missed=(ORIGINAL,)),
+    "a pass of long ago": Case(memory(ORIGINAL, ago=7 * DAY + 1), cache()),
+    "a pass in the future": Case(memory(ORIGINAL, ago=-1), cache()),
     "_base went during the pass": Case(memory(ORIGINAL), cache(ORIGINAL), cache(directory=None)),
     "_base was replaced during the pass": Case(memory(ORIGINAL), cache(ORIGINAL), cache(directory=ANOTHER)),
 }
@@ -54,18 +70,18 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_is_missed(case: Case) -> None:
-    assert presence.missed(case.memory, case.first, case.last or case.first) == case.missed
+    assert presence.missed(case.memory, case.first, case.last or case.first, NOW) == case.missed
 
 
 def test_only_finished_files_are_remembered() -> None:
     files: list[CachedFile] = [cached(name) for name in (ORIGINAL, RESIZED, SWAP, EPHEMERAL, PARTIAL, FOREIGN)]
     files.append(changed(cached(OTHER), type=FileType.DIRECTORY))
-    found = presence.of(Inventory(tuple(files), directory=BASE))
-    assert found == Present(BASE, frozenset({ORIGINAL, RESIZED, SWAP, EPHEMERAL}))
+    found = presence.of(Inventory(tuple(files), directory=BASE), NOW)
+    assert found == Present(BASE, frozenset({ORIGINAL, RESIZED, SWAP, EPHEMERAL}), NOW)
 
 
 def test_without_a_cache_nothing_is_remembered() -> None:
-    assert presence.of(cache(directory=None)) is None
+    assert presence.of(cache(directory=None), NOW) is None
 
 
 @pytest.mark.parametrize(

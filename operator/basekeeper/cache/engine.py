@@ -52,9 +52,8 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     """Say what a pass would do, and change nothing. Raises PassFailed."""
     policy = as_shown(policy, host)
     with failures(), ledger.reading(host.state) as book:
-        memory = remember(host, book)
-        look = Looker(host, policy, memory).look()
-        vanished = _vanished(host, memory, look.inventory, look.inventory)
+        look = Looker(host, policy, remember(host, book)).look()
+        vanished = _vanished(host, look, look.inventory)
         return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book.reclaimed()), look
 
 
@@ -94,8 +93,9 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
         if look.plan.restart_ages:
             book.restart_ages(look.now.wall)
         _settle_ids(host, book, memory.directories, acting=acting)
-        # Were this pass killed, the next one must not take what this one removes for the work of others.
-        _note_present(book, look, without={item.file.name.raw for item in look.plan.removals})
+        if acting and look.plan.removals:
+            # Were this pass killed, the next one must not take what this one removes for the work of others.
+            _note_present(book, look, without={item.file.name.raw for item in look.plan.removals})
         book.commit()
 
         started = time.monotonic()
@@ -111,7 +111,7 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
             quarantine.sweep(host.base)
             _compare_conflicts(host, book, look)
         _remember_pass(book, look, acts)
-        vanished = _vanished(host, memory, seen, look.inventory)
+        vanished = _vanished(host, look, seen)
         report = _report("Pass", host, policy, look, acts, vanished, time.monotonic() - started, book.reclaimed())
         book.commit()
     return report
@@ -309,14 +309,15 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
 
 def _note_present(book: Ledger, look: Look, *, without: Iterable[bytes], back: Iterable[bytes] = ()) -> None:
     """Remember what lies in the cache, but for what this pass removes, and with what it puts back."""
-    present = presence.of(look.inventory)
+    present = presence.of(look.inventory, look.now.wall)
     if present is not None and look.memory.directories is not Directories.OTHER:
         book.set_present(replace(present, names=present.names.union(back).difference(without)))
 
 
-def _vanished(host: Host, memory: Memory, first: Inventory, last: Inventory) -> tuple[bytes, ...]:
+def _vanished(host: Host, look: Look, first: Inventory) -> tuple[bytes, ...]:
     """What another hand has removed. Each is asked for once more: a file may move while a directory is listed."""
-    return tuple(name for name in presence.missed(memory, first, last) if is_missing(bytes(host.base) + b"/" + name))
+    missed = presence.missed(look.memory, first, look.inventory, look.now.wall)
+    return tuple(name for name in missed if is_missing(bytes(host.base) + b"/" + name))
 
 
 def _report(

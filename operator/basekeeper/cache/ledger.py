@@ -113,7 +113,9 @@ class Ledger:
             },
             clock=None if clock is None else Clock(float(clock["wall"]), float(clock["uptime"]), str(clock["boot"])),
             last_pass=None if last is None else LastPass(_names(last["used"]), int(last["places"])),
-            present=None if present is None else Present(int(present["directory"]), _names(present["names"])),
+            present=None
+            if present is None
+            else Present(int(present["directory"]), _names(present["names"]), float(present["at"])),
             breaker=None
             if breaker is None
             else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
@@ -193,7 +195,7 @@ class Ledger:
 
     def set_present(self, present: Present) -> None:
         """Remember what lies in the cache now."""
-        self._set("present", {"directory": present.directory, "names": _texts(present.names)})
+        self._set("present", {"directory": present.directory, "names": _texts(present.names), "at": present.at})
 
     def reclaimed(self) -> int:
         """Bytes that purges have freed since this ledger began."""

@@ -64,6 +64,8 @@ class Present:
     directory: int
     """The inode number of `_base`: names in another directory are about other files."""
     names: frozenset[bytes]
+    at: float
+    """When that was, Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)

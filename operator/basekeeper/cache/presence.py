@@ -9,27 +9,33 @@ from collections.abc import Sequence
 from .evidence import FileType, Inventory, Note
 from .memory import Directories, Memory, Present
 from .names import display
+from .settings import HOUR
 
 _COMPARABLE = (Directories.KNOWN, Directories.NEW)
 _NAMED = 5
+LONG_AGO = 7 * 24 * HOUR
+"""Seconds; longer than anybody waits between two passes."""
 
 
-def of(inventory: Inventory) -> Present | None:
-    """The finished files of a cache; None where there is no cache."""
+def of(inventory: Inventory, now: float) -> Present | None:
+    """The finished files of a cache at `now`, Unix seconds; None where there is no cache."""
     if inventory.directory is None:
         return None
     finished = (file.name for file in inventory.files if file.type is FileType.REGULAR and file.name.is_final)
-    return Present(inventory.directory, frozenset(name.raw for name in finished))
+    return Present(inventory.directory, frozenset(name.raw for name in finished), now)
 
 
-def missed(memory: Memory, first: Inventory, last: Inventory) -> tuple[bytes, ...]:
+def missed(memory: Memory, first: Inventory, last: Inventory, now: float) -> tuple[bytes, ...]:
     """What was there when the last pass ended, or at the `first` look of this one, and is gone at its `last` look.
 
     Neither look knows of an act of this pass. Another `_base`, be it new or none because a file system is not mounted,
-    says nothing about what lay in the old one; nor does a memory that is about other directories, or was lost.
+    says nothing about what lay in the old one; nor does a memory that is about other directories, or was lost, or one
+    of long ago: where basekeeper was not at work meanwhile, the files were somebody else's to remove.
     """
-    before = [memory.present] if memory.directories in _COMPARABLE else []
-    known = [there for there in (*before, of(first)) if there is not None and there.directory == last.directory]
+    before = memory.present if memory.directories in _COMPARABLE else None
+    if before is not None and not 0 <= now - before.at <= LONG_AGO:
+        before = None
+    known = [there for there in (before, of(first, now)) if there is not None and there.directory == last.directory]
     here = {file.name.raw for file in last.files} | {entry.name.raw for entry in last.entries}
     return tuple(sorted({name for there in known for name in there.names} - here))
 
