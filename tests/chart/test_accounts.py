@@ -1,0 +1,120 @@
+"""Who may do what in a cluster, asked with the tokens of the very accounts that the chart has rendered."""
+
+import http.client
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.control_plane import ControlPlane
+from tests.chart.cluster import Cluster
+from tests.cluster.asking import APPLY, Answer, ask
+from tests.cluster.fleet import CACHES, POLICIES, eventually
+
+BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+Object = dict[str, Any]
+
+NAMES = {
+    "as it is": ("basekeeper", (), "basekeeper-agent", "basekeeper-controller"),
+    "another release": ("images", (), "images-basekeeper-agent", "images-basekeeper-controller"),
+    "renamed": (
+        "basekeeper",
+        ("--set", "agent.serviceAccount.name=nodes,controller.serviceAccount.name=centre,fullnameOverride=bk"),
+        "nodes",
+        "centre",
+    ),
+}
+
+
+class Accounts:
+    """The accounts of a release, two nodes, and what the API server says to each."""
+
+    def __init__(self, cluster: Cluster, agent: str, controller: str) -> None:
+        self.plane, self.namespace, self.controller = cluster.plane, cluster.namespace, controller
+        self.ours, self.theirs = (f"{name}-{cluster.namespace}" for name in ("a", "b"))
+        self.agent = agent
+        for node in (self.ours, self.theirs):
+            self.plane.add_node(node)
+            self.bind(f"agent-{node}", node, agent)
+            cache = {"apiVersion": "basekeeper.io/v1alpha1", "kind": "NodeImageCache", "metadata": {"name": node}}
+            self.plane.api("POST", CACHES, {**cache, "spec": {}})
+
+    def bind(self, pod: str, node: str, account: str) -> None:
+        """Make a pod on a node under an account."""
+        self.plane.add_pod(pod, self.namespace, node=node, service_account=account)
+
+    def apply(self, node: str, token: str, part: str = "status") -> Answer:
+        """Write a node's status, or its spec, by server-side apply and as a dry run."""
+        sub = "/status" if part == "status" else ""
+        body = {"apiVersion": "basekeeper.io/v1alpha1", "kind": "NodeImageCache", "metadata": {"name": node}, part: {}}
+        path = f"{CACHES}/{node}{sub}?fieldManager=test&force=true&dryRun=All"
+        return ask(self.plane, "PATCH", path, body, token=token, content_type=APPLY)
+
+    def token(self, account: str, pod: str | None = None) -> str:
+        """A token of an account."""
+        return self.plane.token(account, self.namespace, pod)
+
+    def give_everything_to(self, account: str) -> None:
+        """Bind an account to cluster-admin, as a mistake might."""
+        name = f"mistake-{self.namespace}-{account}"
+        self.plane.api("POST", BINDINGS, {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.namespace}],
+        })  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def accounts(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Accounts]:
+    """A release with two nodes; every test of a set of names shares it, for all they do is dry runs."""
+    release, words, agent, controller = NAMES[request.param]
+    cluster = Cluster(control_plane, "helm4", f"chart-{secrets.token_hex(4)}")
+    try:
+        cluster.install(*words, release=release)
+        made = Accounts(cluster, agent, controller)
+        token = made.token(agent, f"agent-{made.ours}")
+        # A policy is in force a moment after it is stored.
+        eventually(lambda: not made.apply(made.theirs, token).ok, "the admission policy is in force")
+        yield made
+    finally:
+        cluster.clear()
+
+
+def test_an_agent_writes_its_own_nodes_status_and_no_other(accounts: Accounts) -> None:
+    token = accounts.token(accounts.agent, f"agent-{accounts.ours}")
+    assert accounts.apply(accounts.ours, token).ok
+    refused = accounts.apply(accounts.theirs, token)
+    assert f"a token of node {accounts.ours} may not write the NodeImageCache {accounts.theirs}" in refused.message
+    assert accounts.apply(accounts.ours, token, "spec").status == http.client.FORBIDDEN
+    assert "names no node" in accounts.apply(accounts.ours, accounts.token(accounts.agent)).message
+
+
+def test_no_account_of_the_namespace_escapes_by_its_name_or_its_rights(accounts: Accounts) -> None:
+    accounts.bind("stranger", accounts.ours, "stranger")
+    accounts.give_everything_to("stranger")
+    token = accounts.token("stranger", "stranger")
+    assert accounts.apply(accounts.ours, token).ok
+    assert "may not write the NodeImageCache" in accounts.apply(accounts.theirs, token).message
+    assert "nothing else of it" in accounts.apply(accounts.ours, token, "spec").message
+
+
+def test_the_controller_keeps_nodes_objects_and_writes_no_status_of_theirs(accounts: Accounts) -> None:
+    token = accounts.token(accounts.controller)
+    assert accounts.apply(accounts.theirs, token, "spec").ok
+    assert accounts.apply(accounts.theirs, token).status == http.client.FORBIDDEN
+    pods = f"/api/v1/namespaces/{accounts.namespace}/pods"
+    assert ask(accounts.plane, "GET", pods, token=token).ok
+    assert ask(accounts.plane, "GET", "/api/v1/nodes", token=token).ok
+    for path in (f"/api/v1/namespaces/{accounts.namespace}/secrets", "/api/v1/pods", "/api/v1/secrets"):
+        assert ask(accounts.plane, "GET", path, token=token).status == http.client.FORBIDDEN, path
+
+
+def test_agents_write_events_about_nodes_and_read_nothing_but_nodes_objects(accounts: Accounts) -> None:
+    token = accounts.token(accounts.agent, f"agent-{accounts.ours}")
+    event = {"apiVersion": "v1", "kind": "Event", "metadata": {"generateName": "chart-"}, "reason": "Test",
+             "involvedObject": {"kind": "Node", "name": accounts.ours}, "type": "Normal", "message": "m"}  # fmt: skip
+    assert ask(accounts.plane, "POST", "/api/v1/namespaces/default/events", event, token=token).ok
+    assert ask(accounts.plane, "GET", CACHES, token=token).ok
+    for path in (POLICIES, "/api/v1/nodes", f"/api/v1/namespaces/{accounts.namespace}/pods", "/api/v1/secrets"):
+        assert ask(accounts.plane, "GET", path, token=token).status == http.client.FORBIDDEN, path
