@@ -41,7 +41,7 @@ _LIBVIRT_DIRECTORIES = {
     "cache": Path("/var/cache/libvirt"),
 }
 NOVA = 42424
-"""The user and the group that own instances in openstack-helm, atmosphere and kolla's images."""
+"""The user and the group that own instances in the images of openstack-helm and atmosphere; kolla's have 42436."""
 _ACCOUNTS = {"libvirt-qemu": 64055, "nova": NOVA}
 _DRIVERS = ("/usr/lib*/libvirt/connection-driver", "/usr/lib*/*/libvirt/connection-driver")
 

@@ -19,7 +19,7 @@ IMAGE = "6d1c5c05-9c4b-4b5a-9d5c-3a4f7f6b8a01"
 OTHER_IMAGE = "a4b0cd0c-40cf-4f0c-8d3f-6a5c1a1c9e02"
 AGE = 30 * DAY
 NOVA = 42424
-"""nova's uid and gid in the images of openstack-helm and kolla."""
+"""nova's uid and gid in the images that openstack-helm deploys; kolla's have 42436."""
 WAITS_AT_MOST = 15.0
 """Seconds: far above the two that a pass waits for a lock, far below for ever."""
 
