@@ -53,10 +53,11 @@ test-kubelet: ## the tests on a cluster with real kubelets; root only
 .PHONY: controlplane
 controlplane: ## build what test-cluster needs, once; then it takes no time
 	@scripts/controlplane $${BASEKEEPER_TEST_KUBERNETES:-current}
+	@scripts/tool prometheus >/dev/null
 
 .PHONY: tools
-tools: ## build what test-chart needs, once: Helm 3 and 4, helm-docs, kube-score
-	@scripts/tool helm3 helm4 helm-docs kube-score >/dev/null
+tools: ## build what test-chart needs, once: Helm 3 and 4, helm-docs, kube-score, promtool
+	@scripts/tool helm3 helm4 helm-docs kube-score prometheus >/dev/null
 
 .PHONY: lint
 lint: ## ruff, mypy and the rules for imports
