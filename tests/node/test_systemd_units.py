@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from basekeeper.resources import manifest
-from lab.compute_node import ComputeNode
+from lab.compute_node import NOVA, ComputeNode
 from lab.domain_xml import Disk, domain_xml
 from lab.nova_tree import DAY, NovaTree
 
@@ -27,8 +27,6 @@ PAGE = UNITS.parents[1] / "docs/without-kubernetes.md"
 PROGRAM = "/opt/basekeeper/bin/basekeeper"
 HERE = str(Path(sys.executable).with_name("basekeeper"))
 INSTANCES = "/var/lib/nova/instances"
-NOBODY = 65534
-"""Stands for nova: no powers, and a name, without which libvirtd sends a client away."""
 EXPOSURE_AT_MOST = 20
 """Tenths of what `systemd-analyze security` calls exposure, of 100."""
 MACHINE = "0f3c0000-0000-4000-8000-000000000001"
@@ -135,8 +133,8 @@ def start(place: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     )
     user = (
         "setpriv",
-        f"--reuid={NOBODY}",
-        f"--regid={NOBODY}",
+        f"--reuid={NOVA}",
+        f"--regid={NOVA}",
         "--clear-groups",
         "--no-new-privs",
         "--bounding-set=-all",
@@ -144,7 +142,7 @@ def start(place: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(libvirt: str, *under: str) -> subprocess.CompletedProcess[str]:
         for path in (place, *place.rglob("*")):
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+            os.chown(path, NOVA, NOVA, follow_symlinks=False)
         return subprocess.run(
             [
                 *("unshare", "--mount", "--net", "sh", "-c", sandbox, "sh"),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from basekeeper.agent.events import EventReason
 from basekeeper.cli.app import app
 from basekeeper.resources import manifest
 
@@ -179,6 +180,17 @@ def test_the_check_of_values_sees_names_and_their_faults() -> None:
     assert is_value("agent.paths.state")
     assert is_value("policy.spec.mode")
     assert not is_value("agent.path.state")
+
+
+@pages
+def test_every_metric_alert_and_event_that_a_page_names_exists(page: Path) -> None:
+    text = text_of(page)
+    metrics = set(re.findall(r"^\| `(\w+)` \|", text_of(ROOT / "docs/metrics.md"), re.MULTILINE))
+    named = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bbasekeeper_\w+[a-z]\b", text)}
+    assert named - metrics == set()
+    alerts = set(re.findall(r"alert: (\w+)", (ROOT / "deploy/alerts/basekeeper.yaml").read_text(encoding="utf-8")))
+    assert set(re.findall(r"\bBasekeeper[A-Z]\w+", text)) - alerts == set()
+    assert set(re.findall(r"\bBaseImages\w+", text)) - {reason.value for reason in EventReason} == set()
 
 
 @pages
