@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from typer.main import get_command
 import basekeeper
 from basekeeper.cli.app import app
 from basekeeper.resources.generated import policy_spec
-from tests.chart.helm import CHART, DEPLOY, NAMESPACE, Object, objects, of_kind, one, rendered, template, tool
+from lab.nova_tree import NovaTree
+from tests.chart.helm import CHART, DEPLOY, NAMESPACE, ROOT, Object, objects, of_kind, one, rendered, template, tool
 
 ROOT_VALUES = CHART / "ci/root-values.yaml"
 EVERYTHING = CHART / "ci/everything-values.yaml"
@@ -218,6 +220,25 @@ def test_what_says_where_things_are_is_seen_by_kubectl_exec_too(values: Path | N
         known = {option.envvar for option in command(name).params}
         assert ours <= known, name
     assert {"BASEKEEPER_INSTANCES_PATH", "BASEKEEPER_STATE_DIR", "BASEKEEPER_LIBVIRT", "BASEKEEPER_NOVA_HOST"} <= ours
+
+
+def test_a_command_that_is_run_in_a_pod_looks_where_the_pods_variables_say(tmp_path: Path) -> None:
+    tree = NovaTree(tmp_path / "nova/instances", base_name="cache")
+    base = tree.add_base("image")
+    given = {item["name"]: item.get("value", "") for item in container_of(rendered("helm4"), "agent")["env"]}
+    environment = given | {
+        "BASEKEEPER_INSTANCES_PATH": str(tree.instances_path),
+        "BASEKEEPER_BASE_DIR": str(base.parent),
+        "BASEKEEPER_STATE_DIR": str(tmp_path / "state"),
+        "BASEKEEPER_LIBVIRT": "none",
+        "BASEKEEPER_SNAPSHOTS_DIR": "",  # as a template leaves it that found nothing to say
+        "PYTHONPATH": str(ROOT / "operator"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "basekeeper", "plan", "-o", "json"], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in json.loads(done.stdout)["files"]] == [base.name]
 
 
 def test_nova_knows_a_host_by_its_nodes_name_not_by_the_pods() -> None:

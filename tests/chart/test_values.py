@@ -72,12 +72,16 @@ def test_every_default_has_a_place_in_the_schema_and_the_other_way_round() -> No
     assert declared - set(given(DEFAULTS)) == OPTIONAL
 
 
-OPTIONAL = {("agent", "updateStrategy", "rollingUpdate", "maxSurge")} | {
-    (part, name, kind)
-    for part in ("agent", "controller")
-    for name, kinds in (("affinity", ("nodeAffinity", "podAffinity", "podAntiAffinity")),)
-    for kind in kinds
-}
+OPTIONAL = (
+    {("agent", "updateStrategy", "rollingUpdate", "maxSurge")}
+    | {("agent", "identity", "seLinuxOptions", name) for name in ("user", "role", "type", "level")}
+    | {
+        (part, name, kind)
+        for part in ("agent", "controller")
+        for name, kinds in (("affinity", ("nodeAffinity", "podAffinity", "podAntiAffinity")),)
+        for kind in kinds
+    }
+)
 """What may be given and has no default: parts of Kubernetes' own shapes."""
 
 
