@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
+from basekeeper.agent.events import EventReason
 from basekeeper.agent.metrics import Metrics as AgentMetrics
-from basekeeper.cache.verdicts import HOLD_REASONS
+from basekeeper.cache.acts import Failure
+from basekeeper.cache.report import Outcome
+from basekeeper.cache.verdicts import HOLD_REASONS, Reason
 from basekeeper.controller.metrics import Metrics as ControllerMetrics
+from basekeeper.resources.conditions import NodeCondition, PolicyCondition, Why
+from basekeeper.resources.image_cache_policy import NodeState
 from lab.prometheus import promtool
 from tests.chart.helm import CHART, of_kind, rendered
 
@@ -106,3 +111,36 @@ def test_the_chart_scrapes_under_the_jobs_and_with_the_labels_that_the_rules_ask
     ]
     assert {steps["job"]["replacement"] for steps in made} == asked
     assert all(steps["node"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"] for steps in made)
+
+
+def test_every_alert_has_a_runbook_and_is_in_both_lists() -> None:
+    pages = {path.stem for path in (ROOT / "docs/runbooks").glob("*.md")} - {"README"}
+    assert pages == set(ALERTS)
+    severities = [(alert, rule["labels"]["severity"]) for alert, rule in ALERTS.items()]
+    for page in ("docs/monitoring.md", "docs/runbooks/README.md"):
+        listed = re.findall(
+            r"^\| \[(\w+)\]\([\w/]+\.md\) \| (\w+) \|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert listed == severities
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_runbook_says_what_it_means_what_is_at_stake_how_to_look_how_to_mend_and_when_it_ends(alert: str) -> None:
+    text = (ROOT / f"docs/runbooks/{alert}.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^(# .*|## .*|\*\*.*?\*\*)", text, re.MULTILINE)
+    wanted = ["**What it means.**", "**What is at stake.**", "## Look", "## Mend", "## When it ends"]
+    assert parts == [f"# {alert}", *wanted]
+    assert "```" in text.partition("## Look")[2].partition("## Mend")[0]
+
+
+WORDS = (*Reason, *Why, *NodeCondition, *PolicyCondition, *NodeState, *EventReason, *Outcome, *Failure)
+KUBERNETES = {"ImagePullBackOff", "CrashLoopBackOff", "OOMKilled", "NotReady", "Audit", "Enforce", "Remove"}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_condition_reason_and_state_that_a_runbook_names_exists(alert: str) -> None:
+    """Commands, metrics and links are looked at by tests/unit/test_docs_examples.py, as on every page."""
+    text = (ROOT / f"docs/runbooks/{alert}.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", prose)) | set(re.findall(r'@\.type=="(\w+)"', text))
+    assert named - {str(word) for word in WORDS} - KUBERNETES == set()
