@@ -1,12 +1,17 @@
 """The chart in a real API server, by Helm 3 or Helm 4."""
 
 import subprocess
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lab.compute_node import LabError
 from lab.control_plane import ControlPlane
-from tests.chart.helm import CHART, helm
+from tests.chart.helm import CHART, NAMESPACE, RELEASE, helm
 from tests.cluster.fleet import POLICIES, eventually
 
 CRDS = ("imagecachepolicies.basekeeper.io", "nodeimagecaches.basekeeper.io")
@@ -14,52 +19,49 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 Object = dict[str, Any]
 
 
+@contextmanager
+def started() -> Iterator[ControlPlane]:
+    """A control plane while the context is open; it fails, never skips, where none can run."""
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(ControlPlane())
+        except LabError as error:
+            pytest.fail(f"no control plane can run here: {error}", pytrace=False)
+        yield cluster
+
+
 @dataclass
 class Cluster:
-    """A control plane, one version of Helm, and a namespace that nothing else uses."""
+    """A control plane and one version of Helm; a release is called basekeeper unless told otherwise."""
 
     plane: ControlPlane
     version: str
-    namespace: str
-    releases: set[tuple[str, str]] = field(default_factory=set)
+    namespace: str = NAMESPACE
 
     def helm(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run Helm as the administrator."""
         return helm(self.version, *words, kubeconfig=self.plane.admin)
 
-    def install(
-        self, *words: str, release: str = "basekeeper", chart: Path = CHART, namespace: str | None = None
-    ) -> str:
+    def install(self, *words: str, release: str = RELEASE, chart: Path = CHART) -> str:
         """Install, and return what the notes say; a failure is one of the test."""
-        done = self.try_install(*words, release=release, chart=chart, namespace=namespace)
+        done = self.try_install(*words, release=release, chart=chart)
         assert done.returncode == 0, done.stderr
         eventually(lambda: self.plane.api("GET", POLICIES), "the API server serves policies")
         return done.stdout
 
-    def try_install(
-        self, *words: str, release: str = "basekeeper", chart: Path = CHART, namespace: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def try_install(self, *words: str, release: str = RELEASE, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
         """Install, and return how it went."""
-        where = namespace or self.namespace
-        self.releases.add((release, where))
-        return self.helm("install", release, str(chart), "--namespace", where, "--create-namespace", *words)
+        return self.helm("install", release, str(chart), "--namespace", self.namespace, "--create-namespace", *words)
 
     def upgrade(self, *words: str, chart: Path = CHART) -> None:
         """Upgrade the release."""
-        done = self.helm("upgrade", "basekeeper", str(chart), "--namespace", self.namespace, *words)
+        done = self.helm("upgrade", RELEASE, str(chart), "--namespace", self.namespace, *words)
         assert done.returncode == 0, done.stderr
 
-    def uninstall(self, release: str = "basekeeper", namespace: str | None = None) -> None:
-        """Uninstall a release."""
-        done = self.helm("uninstall", release, "--namespace", namespace or self.namespace)
+    def uninstall(self) -> None:
+        """Uninstall the release."""
+        done = self.helm("uninstall", RELEASE, "--namespace", self.namespace)
         assert done.returncode == 0, done.stderr
-        self.releases.discard((release, namespace or self.namespace))
-
-    def clear(self) -> None:
-        """Leave neither releases nor definitions behind."""
-        for release, namespace in self.releases:
-            self.helm("uninstall", release, "--namespace", namespace)
-        self.plane.kubectl("delete", "crd", "--ignore-not-found", *CRDS)
 
     def policy(self, name: str = "compute") -> Object:
         """A policy as it is stored."""

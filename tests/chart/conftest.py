@@ -1,20 +1,30 @@
-"""The chart's tests: rendered by Helm 3 and Helm 4, and installed by both into a real API server."""
+"""The chart's tests: rendered by Helm 3 and Helm 4, and installed by both into real API servers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.control_plane import ControlPlane
 from tests.chart import helm
-from tests.cluster.conftest import control_plane
-
-__all__ = ["control_plane"]
+from tests.chart.cluster import started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
     for item in items:
-        if item.path.is_relative_to(here) and "control_plane" in getattr(item, "fixturenames", ()):
+        if {"empty_cluster", "accounts", "knowing"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture
+def empty_cluster() -> Iterator[ControlPlane]:
+    """A control plane of the test's own.
+
+    The definitions of a release are the cluster's only ones, and an API server takes its time, now and then a minute,
+    to forget such: a new one is ready sooner.
+    """
+    with started() as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=helm.HELMS)

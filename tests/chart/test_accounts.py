@@ -1,14 +1,12 @@
 """Who may do what in a cluster, asked with the tokens of the very accounts that the chart has rendered."""
 
 import http.client
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from lab.control_plane import ControlPlane
-from tests.chart.cluster import Cluster
+from tests.chart.cluster import Cluster, started
 from tests.cluster.asking import APPLY, Answer, ask
 from tests.cluster.fleet import CACHES, POLICIES, eventually
 
@@ -32,7 +30,7 @@ class Accounts:
 
     def __init__(self, cluster: Cluster, agent: str, controller: str) -> None:
         self.plane, self.namespace, self.controller = cluster.plane, cluster.namespace, controller
-        self.ours, self.theirs = (f"{name}-{cluster.namespace}" for name in ("a", "b"))
+        self.ours, self.theirs = "node-a", "node-b"
         self.agent = agent
         for node in (self.ours, self.theirs):
             self.plane.add_node(node)
@@ -57,28 +55,25 @@ class Accounts:
 
     def give_everything_to(self, account: str) -> None:
         """Bind an account to cluster-admin, as a mistake might."""
-        name = f"mistake-{self.namespace}-{account}"
         self.plane.api("POST", BINDINGS, {
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "mistake"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.namespace}],
         })  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def accounts(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Accounts]:
+def accounts(request: pytest.FixtureRequest) -> Iterator[Accounts]:
     """A release with two nodes; every test of a set of names shares it, for all they do is dry runs."""
     release, words, agent, controller = NAMES[request.param]
-    cluster = Cluster(control_plane, "helm4", f"chart-{secrets.token_hex(4)}")
-    try:
+    with started() as plane:
+        cluster = Cluster(plane, "helm4", "elsewhere")
         cluster.install(*words, release=release)
         made = Accounts(cluster, agent, controller)
         token = made.token(agent, f"agent-{made.ours}")
         # A policy is in force a moment after it is stored.
         eventually(lambda: not made.apply(made.theirs, token).ok, "the admission policy is in force")
         yield made
-    finally:
-        cluster.clear()
 
 
 def test_an_agent_writes_its_own_nodes_status_and_no_other(accounts: Accounts) -> None:

@@ -1,10 +1,8 @@
 """The life of a release, by Helm 3 and Helm 4: what it brings, what upgrades change, what stays and is taken over."""
 
 import json
-import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,9 @@ from tests.cluster.fleet import CACHES, eventually
 
 
 @pytest.fixture
-def cluster(control_plane: ControlPlane, version: str) -> Iterator[Cluster]:
-    """A cluster without basekeeper; what a test has installed is gone afterwards."""
-    made = Cluster(control_plane, version, f"chart-{secrets.token_hex(4)}")
-    yield made
-    made.clear()
+def cluster(empty_cluster: ControlPlane, version: str) -> Cluster:
+    """A cluster without basekeeper."""
+    return Cluster(empty_cluster, version)
 
 
 @pytest.fixture
