@@ -26,9 +26,15 @@ def _graph(title: str, description: str, unit: str, *queries: Query, stacked: bo
     return Panel(title, description, "timeseries", unit, queries, stacked=stacked, warn=warn, maximum=maximum)
 
 
+def _times(label: str, name: str, where: str) -> tuple[Query, Query]:
+    """Mean and tail of a histogram, by one of its labels."""
+    total, count = (f"sum by ({label}) (rate({name}_{part}{{{where}}}[1h]))" for part in ("sum", "count"))
+    tail = f"histogram_quantile(0.95, sum by (le, {label}) (rate({name}_bucket{{{where}}}[1h])))"
+    return Query(f"{total} / {count}", f"{{{{{label}}}}}"), Query(tail, f"{{{{{label}}}}}, 95 %")
+
+
 def _passes(where: str) -> tuple[Panel, ...]:
     """What both dashboards show of passes."""
-    quantile = "histogram_quantile(0.95, sum by (le, {0}) (rate({1}_bucket{{{2}}}[1h])))"
     return (
         _graph(
             "Passes by outcome",
@@ -62,17 +68,17 @@ def _passes(where: str) -> tuple[Panel, ...]:
         ),
         _graph(
             "Time of a pass, by phase",
-            "95 of 100 passes of the hour before were faster. Observe looks, judge decides, act removes and looks "
-            "again.",
+            "Of the hour before: the mean, and what 95 of 100 passes were faster than. Observe looks, judge decides, "
+            "act removes and looks again.",
             "s",
-            Query(quantile.format("phase", "basekeeper_pass_duration_seconds", where), "{{phase}}"),
+            *_times("phase", "basekeeper_pass_duration_seconds", where),
         ),
         _graph(
             "Time of looking, by source",
-            "95 of 100 passes of the hour before were faster: the directory itself, libvirt, the disks' headers, locks "
-            "and open files.",
+            "Of the hour before: the mean, and what 95 of 100 passes were faster than. The directory itself, libvirt, "
+            "the disks' headers, locks and open files.",
             "s",
-            Query(quantile.format("source", "basekeeper_observe_duration_seconds", where), "{{source}}"),
+            *_times("source", "basekeeper_observe_duration_seconds", where),
         ),
         _graph(
             "Requests to the API server",
@@ -138,7 +144,7 @@ def fleet() -> Dashboard:
         "Nodes, the fullest first",
         "The 20 nodes with the fullest disks: how full, what may go, what waits in the quarantine, what is held, and "
         "how long ago a pass succeeded.",
-        "table", "short", width=24, height=10,
+        "table", "short", width=14, height=10,
         queries=(
             Query(f"topk(20, {used})"),
             Query(f"max {_BY_NODE} (basekeeper_reclaimable_bytes{{{_FLEET}}})"),
@@ -150,12 +156,13 @@ def fleet() -> Dashboard:
                  ("Value #C", "In quarantine", "bytes"), ("Value #D", "Held files", "short"),
                  ("Value #E", "Since last success", "s")),
     )  # fmt: skip
+    fullest = _graph("Fullest disks", "The file systems of the caches, the ten fullest.", "percentunit",
+                     Query(f"topk(10, {used})", "{{node}}"), warn=0.9, maximum=1)  # fmt: skip
     nodes = (
         worst,
-        _graph("Nodes by state", "Each node in one state, the worst that fits; docs/conditions.md says what they mean.",
-               "short", Query(f"sum by (state) (basekeeper_nodes{{{_FLEET}}})", "{{state}}"), stacked=True),
-        _graph("Fullest disks", "The file systems of the caches, the ten fullest.", "percentunit",
-               Query(f"topk(10, {used})", "{{node}}"), warn=0.9, maximum=1),
+        Panel("Nodes by state", "Each node in one state, the worst that fits; docs/conditions.md says what they mean.",
+              "timeseries", "short", (Query(f"sum by (state) (basekeeper_nodes{{{_FLEET}}})", "{{state}}"),),
+              width=10, height=10, stacked=True),
     )  # fmt: skip
     rollout = (
         _graph("Rollout", "Nodes that wait for their wave of a change that makes them more aggressive, and whether the "
@@ -186,7 +193,7 @@ def fleet() -> Dashboard:
         (_CLUSTER, _NAMESPACE),
         (
             Row("At a glance", glance),
-            Row("Caches", _cache(_FLEET)),
+            Row("Caches", (*_cache(_FLEET), fullest)),
             Row("Nodes", nodes),
             Row("Passes", _passes(_FLEET)),
             Row("Controller and rollout", rollout),
