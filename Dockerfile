@@ -17,7 +17,7 @@ WORKDIR /src
 COPY requirements/build.txt requirements/libvirt.txt requirements/run.txt requirements/sbom.txt requirements/
 # Without pip and without compiled modules, which would hold times. What is compiled here has no debug information:
 # that names pip's temporary directory, which differs each time.
-ENV CFLAGS=-g0 PYTHONHASHSEED=0 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
+ENV CFLAGS=-g0 PYTHONHASHSEED=0 PIP_NO_CACHE_DIR=1 PIP_COMPILE=0
 RUN python3 -m venv /build \
     && /build/bin/pip install --require-hashes -r requirements/build.txt \
     && /build/bin/pip wheel --require-hashes --no-build-isolation --wheel-dir /wheels -r requirements/libvirt.txt \
@@ -59,13 +59,13 @@ LABEL org.opencontainers.image.title="basekeeper" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-# Three layers, what changes most last: a node that has the release before fetches what is new.
-COPY --from=debian /image /
-COPY --from=libraries /image/opt /opt
-COPY --from=application /layer /
 # The root file system may be read-only: all modules are compiled, and nothing is to be written beside them.
 ENV PATH=/opt/basekeeper/bin:/usr/bin \
     LANG=C.UTF-8 \
     PYTHONDONTWRITEBYTECODE=1
+# Three layers, what changes most last: a node that has the release before fetches what is new.
+COPY --from=debian /image /
+COPY --from=libraries /image/opt /opt
+COPY --from=application /layer /
 USER ${NOVA_UID}:${NOVA_GID}
 ENTRYPOINT ["basekeeper"]
