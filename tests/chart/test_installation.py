@@ -74,6 +74,17 @@ def test_an_upgrade_brings_new_definitions(cluster: Cluster, newer: Path) -> Non
     eventually(lambda: cluster.described().startswith("NEWER"), "the definition is the newer one")
 
 
+def test_helm_4_upgrades_what_helm_3_has_installed(empty_cluster: ControlPlane, newer: Path) -> None:
+    Cluster(empty_cluster, "helm3").install("--set", "policy.create=true")
+    cluster = Cluster(empty_cluster, "helm4")
+    before = cluster.policy()
+
+    cluster.upgrade("--set", "policy.create=true", chart=newer)
+
+    eventually(lambda: cluster.described().startswith("NEWER"), "the definition is the newer one")
+    assert cluster.policy() == before
+
+
 def test_an_uninstall_leaves_what_people_made_and_a_second_install_carries_on(cluster: Cluster, newer: Path) -> None:
     cluster.install("--set", "policy.create=true")
     cache = {"apiVersion": "basekeeper.io/v1alpha1", "kind": "NodeImageCache", "metadata": {"name": "node-a"}}

@@ -150,6 +150,14 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
         {"agent": {"paths": {"snapshots": "/srv/snapshots"}}},
         "agent.paths.snapshots (/srv/snapshots) lies in no directory that agents mount",
     ),
+    "a directory that is mounted already": (
+        {"agent": {"paths": {"extra": [{"path": "/var/lib/nova"}]}}},
+        "agent.paths.extra names /var/lib/nova, which is mounted already",
+    ),
+    "a directory twice": (
+        {"agent": {"paths": {"extra": [{"path": "/srv/a"}, {"path": "/srv/a", "readOnly": True}]}}},
+        "agent.paths.extra names /srv/a, which is mounted already",
+    ),
     "a ledger among the instances": (
         {"agent": {"paths": {"state": "/var/lib/nova/instances/.ledger"}}},
         "agent.paths.state (/var/lib/nova/instances/.ledger) lies in /var/lib/nova/instances",
