@@ -15,7 +15,7 @@ from typing import NamedTuple
 from . import backing, qcow2
 from .declared import RAW, Declared, Formats
 from .evidence import Inode
-from .files import Head, inode_at, read_head_of
+from .files import Head, inode_at, read_head_of, why
 from .names import display, is_final
 from .settings import Host
 
@@ -147,7 +147,7 @@ class Chains:
         except OSError as error:
             step.missing = error.errno in _MISSING
             if not (is_base and step.missing):
-                reason = "is missing" if step.missing else f"cannot be looked at ({error.strerror})"
+                reason = "is missing" if step.missing else f"cannot be looked at ({why(error, path)})"
                 step.problem = f"{self._show(path)} {reason}"
             return step
         step.inode = status.st_dev, status.st_ino
@@ -170,7 +170,7 @@ class Chains:
             if head is None or not head.is_of(status):
                 head = read_head_of(path)
         except OSError as error:
-            step.problem = f"{self._show(path)} cannot be read ({error.strerror})"
+            step.problem = f"{self._show(path)} cannot be read ({why(error, path)})"
             return
         header = believed(head, formats, self._now, self._host.spawn_grace)
         if isinstance(header, str):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .evidence import Inode
-from .files import FILE, Head, open_quietly, read_head
+from .files import FILE, Head, open_quietly, read_head, why
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 """What opening an entry says when it was renamed or deleted after it was listed."""
@@ -105,7 +105,7 @@ class Reading:
             if error.errno in GONE:
                 self.vanished = True
             elif by_name:
-                return Disk(self._directory, name, None, error.strerror or str(error))
+                return Disk(self._directory, name, None, why(error, self._directory.path + b"/" + name))
             return None
         if status.st_ctime > self._directory.changed_at and self._with_times:
             self._directory.changed_at = status.st_ctime

@@ -4,6 +4,7 @@ Observation must change nothing, not even an access time where the kernel allows
 on a FIFO or wake a device. Every disk and directory that observation looks into is opened here.
 """
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -95,6 +96,19 @@ def read_head_of(path: bytes) -> Head:
         return read_head(descriptor, os.fstat(descriptor))
     finally:
         os.close(descriptor)
+
+
+def why(error: OSError, path: os.PathLike[str] | bytes) -> str:
+    """The system's words for an error at `path`; where a right is missing also what must change for there to be one."""
+    said = error.strerror or str(error)
+    if error.errno not in {errno.EACCES, errno.EPERM}:
+        return said
+    asker = f"basekeeper is {os.geteuid()}:{os.getegid()}"
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"{said}: {asker} and may not enter a directory above"
+    return f"{said}: owner {status.st_uid}:{status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}; {asker}"
 
 
 def inode_at(path: os.PathLike[str] | bytes) -> Inode | None:

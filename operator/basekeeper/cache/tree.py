@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .entries import GONE, NOWHERE, Directory, Disk, Reading
 from .evidence import Inode, Note, Unknown
-from .files import DIRECTORY, Unobservable, identity_of, inode_at, open_quietly
+from .files import DIRECTORY, Unobservable, identity_of, inode_at, open_quietly, why
 from .names import display
 from .settings import Host
 
@@ -139,7 +139,7 @@ class Tree:
                 return True
             if error.errno in GONE:
                 return False
-            self._fail(path, f"cannot be opened ({error.strerror})")
+            self._fail(path, f"cannot be opened ({why(error, path)})")
             return True
         self._walk_opened(descriptor, path, name, 1, snapshots=False)
         return True
@@ -152,7 +152,7 @@ class Tree:
             if error.errno in GONE:
                 self._marks[path] = None
             else:
-                self._fail(path, f"cannot be opened ({error.strerror})")
+                self._fail(path, f"cannot be opened ({why(error, path)})")
             return
         self._walk_opened(descriptor, path, b"", 1, snapshots=True)
 
@@ -171,7 +171,7 @@ class Tree:
             for nested in self._read_directory(directory, descriptor):
                 self._walk_nested(nested, descriptor, directory, depth + 1)
         except OSError as error:
-            self._fail(path, f"cannot be listed ({error.strerror})")
+            self._fail(path, f"cannot be listed ({why(error, path)})")
         finally:
             os.close(descriptor)
 
@@ -208,7 +208,7 @@ class Tree:
         except OSError as error:
             # Nothing renames directories inside an instance's: what is gone was deleted.
             if error.errno not in GONE:
-                self._fail(path, f"cannot be opened ({error.strerror})")
+                self._fail(path, f"cannot be opened ({why(error, path)})")
             return
         self._walk_opened(descriptor, path, outer.name, depth, snapshots=outer.snapshots)
 

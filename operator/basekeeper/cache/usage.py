@@ -232,7 +232,10 @@ class _Evidence:
         if path in self._covered or inode in self._covered:
             return
         shown = self._show(path)
-        message = f"{shown} {what}, so not all bases that it needs are known; repair or remove it, or acknowledge it"
+        message = (
+            f"{shown} {what}, so not all bases that it needs are known; "
+            "let it be read, repair or remove it, or acknowledge it"
+        )
         self.unknown.setdefault(shown, Unknown(message, shown, identity_of(path)))
 
     def _show(self, path: bytes) -> str:
