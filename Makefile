@@ -48,7 +48,7 @@ test-chart: controlplane tools ## the tests of the Helm chart: rendered, checked
 	$(BIN)/pytest $(WORKERS) tests/chart
 
 .PHONY: test-kubelet
-test-kubelet: ## the tests on a cluster with real kubelets; root only
+test-kubelet: kubelets ## the tests on a cluster with real kubelets; root only
 	$(BIN)/pytest $(WORKERS) tests/kubelet
 
 .PHONY: controlplane
@@ -59,6 +59,11 @@ controlplane: ## build what test-cluster needs, once; then it takes no time
 .PHONY: tools
 tools: ## build what test-chart needs, once: Helm 3 and 4, helm-docs, kube-score, promtool
 	@scripts/tool helm3 helm4 helm-docs kube-score prometheus >/dev/null
+
+.PHONY: kubelets
+kubelets: ## build what test-kubelet and cluster-demo need, once; then it takes no time
+	@scripts/controlplane current kubelet kube-scheduler
+	@scripts/tool containerd helm3 helm4 pause
 
 .PHONY: lint
 lint: ## ruff, mypy and the rules for imports

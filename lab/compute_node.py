@@ -145,6 +145,16 @@ class ComputeNode:
         """Let the daemon go on after `pause_libvirtd`."""
         os.kill(self._running_libvirtd(), signal.SIGCONT)
 
+    def processes(self) -> list[int]:
+        """Return the ids of the keeper, of libvirtd and of every qemu (root's nodes only)."""
+        ours = os.stat(f"/proc/{self._running_libvirtd()}/ns/uts").st_ino
+        found = []
+        for namespace in Path("/proc").glob("[0-9]*/ns/uts"):
+            with contextlib.suppress(OSError):
+                if namespace.stat().st_ino == ours:
+                    found.append(int(namespace.parts[2]))
+        return found
+
     # --- how to reach it ---------------------------------------------------------------------------------------
 
     @property

@@ -3,11 +3,22 @@
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
+from lab.compute_node import LabError
 from lab.control_plane_programs import tool
 from lab.kube_node import PAUSE_IMAGE
+
+
+def build_image(archive: Path) -> str:
+    """Build basekeeper's image from this tree, and return what the build says of it."""
+    script = Path(__file__).parent.parent / "scripts/image"
+    done = subprocess.run([str(script), "--output", str(archive)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"scripts/image: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def write_pause_image(archive: Path) -> None:

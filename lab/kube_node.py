@@ -119,7 +119,12 @@ class KubeNode:
     @property
     def enter(self) -> tuple[str, ...]:
         """What to put before a command that shall see the node's mounts and processes."""
-        return ("nsenter", f"--target={self.processes()[_FIRST_INSIDE]}", "--mount", "--pid", "--net", "--")
+        return ("nsenter", f"--target={self.first_inside}", "--mount", "--pid", "--net", "--")
+
+    @property
+    def first_inside(self) -> int:
+        """The id of a process in the node's own namespaces, and in no pod's."""
+        return self.processes()[_FIRST_INSIDE]
 
     def processes(self) -> list[int]:
         """Return the ids of the keeper and of all below it: what makes the namespaces, the first inside, the rest."""

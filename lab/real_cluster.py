@@ -21,7 +21,7 @@ from typing import Self
 from lab import compute_node, kube_node
 from lab.compute_node import NOVA, ComputeNode, LabError
 from lab.control_plane import ControlPlane, Object
-from lab.control_plane_programs import tool
+from lab.control_plane_programs import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, tool
 from lab.images import write_pause_image
 from lab.kube_node import KubeNode
 from lab.network import Network
@@ -29,6 +29,7 @@ from lab.nova_tree import NovaTree
 
 INSTANCES = Path("/var/lib/nova/instances")
 LABELS = {"openstack-compute-node": "enabled"}
+PROGRAMS = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER)
 HELM_TIMEOUT = 300.0
 _MERGE = "application/merge-patch+json"
 _PROGRAMS = {"nsenter": "util-linux", "ip": "iproute2", "runc": "runc", "mount": "mount"}
@@ -145,6 +146,14 @@ class RealCluster:
                     found.append(int(cgroup.parent.name))
         return found
 
+    def memory(self) -> int:
+        """Return how many bytes all processes of the cluster hold: control plane, nodes, pods and instances."""
+        processes = {self.control.pid(program) for program in PROGRAMS}
+        for machine in self.machines.values():
+            processes.update(machine.kube.processes())
+            processes.update(machine.compute.processes())
+        return sum(map(_held_by, processes))
+
     def _start(self, name: str, number: int) -> Machine:
         kube = KubeNode(name, number, self.control, self.network)
         self._stack.callback(kube.close)
@@ -157,3 +166,12 @@ class RealCluster:
         machine = Machine(kube, compute, tree)
         machine.give_to_nova()
         return machine
+
+
+def _held_by(process: int) -> int:
+    """A process's own memory and its part of what it shares."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
