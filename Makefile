@@ -23,7 +23,7 @@ demo: ## see basekeeper work on a cache of its own, nothing of this host is touc
 
 .PHONY: test
 test: setup lint controlplane tools ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
-	$(BIN)/pytest $(WORKERS) tests/unit tests/chart tests/node tests/cluster tests/kubelet
+	$(BIN)/pytest $(WORKERS) tests/unit tests/chart tests/node tests/cluster tests/kubelet tests/image
 
 .PHONY: test-unit
 test-unit: ## the unit tests: seconds, no libvirt
@@ -50,6 +50,14 @@ test-chart: controlplane tools ## the tests of the Helm chart: rendered, checked
 .PHONY: test-kubelet
 test-kubelet: kubelets ## the tests on a cluster with real kubelets; root only
 	$(BIN)/pytest $(WORKERS) tests/kubelet
+
+.PHONY: test-image
+test-image: ## the tests of the container image, built and run; root only
+	$(BIN)/pytest tests/image
+
+.PHONY: image
+image: ## build the container image; scripts/image says how to save it
+	@scripts/image
 
 .PHONY: controlplane
 controlplane: ## build what test-cluster needs, once; then it takes no time
