@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 OLDEST_KUBERNETES := 1.34
+SHELL_SCRIPTS = $(shell git grep --files-with-matches --extended-regexp '^\#!.*bash')
 # Much of a test is waiting: for a daemon, a clock, an age. A file's tests share what they start, so they stay together.
 WORKERS := -n 4 --dist loadfile
 
@@ -65,8 +66,8 @@ controlplane: ## build what test-cluster needs, once; then it takes no time
 	@scripts/tool prometheus >/dev/null
 
 .PHONY: tools
-tools: ## build what test-chart needs, once: Helm 3 and 4, helm-docs, kube-score, promtool
-	@scripts/tool helm3 helm4 helm-docs kube-score prometheus >/dev/null
+tools: ## build what test-chart needs, once: Helm 3 and 4, helm-docs, kube-score, promtool, actionlint
+	@scripts/tool actionlint helm3 helm4 helm-docs kube-score prometheus >/dev/null
 
 .PHONY: kubelets
 kubelets: ## build what test-kubelet and cluster-demo need, once; then it takes no time
@@ -74,11 +75,12 @@ kubelets: ## build what test-kubelet and cluster-demo need, once; then it takes 
 	@scripts/tool containerd helm3 helm4 pause
 
 .PHONY: lint
-lint: ## ruff, mypy and the rules for imports
+lint: ## ruff, mypy, the rules for imports, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck --external-sources $(SHELL_SCRIPTS)
 
 .PHONY: format
 format: ## let ruff put the code in order
