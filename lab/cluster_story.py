@@ -31,7 +31,6 @@ VALUES = ("image.tag=dev", "image.pullPolicy=Never", "agent.startJitter=0s", "ag
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _DAEMON_SET = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{RELEASE}-agent"
 _RESOURCES = "/apis/basekeeper.io/v1alpha1"
-_DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/imagecachepolicies.basekeeper.io"
 _MERGE = "application/merge-patch+json"
 _MIB = 1024 * 1024
 
@@ -245,14 +244,6 @@ class ClusterStory:
         lines = self.cluster.control.kubectl("get", "--raw", page).stdout.splitlines()
         series = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {key: float(value) for key, _, value in series}
-
-    def has_definition(self) -> bool:
-        """Whether the cluster still knows policies."""
-        try:
-            self.cluster.control.api("GET", _DEFINITION)
-        except ApiError:
-            return False
-        return True
 
     # --- inside ------------------------------------------------------------------------------------------------
 

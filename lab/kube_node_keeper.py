@@ -65,7 +65,10 @@ def _make_cgroup(cgroup: Path) -> None:
     if (controllers := cgroup.parent / "cgroup.controllers").exists():
         there = set(controllers.read_text().split())
         for name in there & {"cpu", "cpuset", "memory", "pids"}:
-            (cgroup.parent / "cgroup.subtree_control").write_text(f"+{name}")
+            try:
+                (cgroup.parent / "cgroup.subtree_control").write_text(f"+{name}")
+            except OSError as error:
+                sys.exit(f"{cgroup.parent} does not pass on its controller {name}: {error.strerror}")
     cgroup.mkdir(exist_ok=True)
     # In the first version a new group of processors is empty, and takes no process before it has some.
     for name in ("cpuset.cpus", "cpuset.mems"):

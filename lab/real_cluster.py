@@ -1,17 +1,19 @@
 """A whole cluster on this machine: a control plane, kubelets, and a compute node's directories and libvirtd for each.
 
     with RealCluster("node-a", "node-b") as cluster:
-        cluster.load(archive)
+        cluster.build_and_load()
         cluster.helm("install", "basekeeper", "deploy/helm/basekeeper")
 
 Everything is real but the machines: all nodes share one kernel, in a network of their own (`network`), with
-directories of their own (`kube_node`). What `docs/cluster-demo.md` shows and `tests/kubelet` asserts runs here.
+directories of their own (`kube_node`). What `make cluster-demo` shows and `tests/kubelet` asserts runs here
+(`cluster_story`).
 """
 
 import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from lab import compute_node, kube_node
 from lab.compute_node import NOVA, ComputeNode, LabError
 from lab.control_plane import ControlPlane, Object
 from lab.control_plane_programs import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, tool
-from lab.images import write_pause_image
+from lab.images import build_image, write_pause_image
 from lab.kube_node import KubeNode
 from lab.network import Network
 from lab.nova_tree import NovaTree
@@ -53,9 +55,35 @@ def available() -> str | None:
     )  # fmt: skip
     if probe.returncode != 0:
         return f"root may not make namespaces here: {probe.stderr.strip()} (a container needs --privileged)"
-    if not os.access("/sys/fs/cgroup", os.W_OK):
-        return "/sys/fs/cgroup is read-only here: a kubelet makes cgroups for its pods (a container needs --privileged)"
+    return _cgroups_complaint() or _overlay_complaint()
+
+
+def _cgroups_complaint() -> str | None:
+    root = Path("/sys/fs/cgroup")
+    unified = root / "cgroup.controllers"
+    there = set(unified.read_text().split()) if unified.exists() else {kind.name for kind in root.iterdir()}
+    if missing := {"cpu", "cpuset", "memory", "pids"} - there:
+        return f"a kubelet needs the cgroup controllers {', '.join(sorted(missing))}, which {root} lacks"
+    # In the first version the directory above may well be read-only.
+    if not os.access(place := root if unified.exists() else root / "memory", os.W_OK):
+        return f"{place} is read-only here: a kubelet makes cgroups for its pods (a container needs --privileged)"
     return None
+
+
+def _overlay_complaint() -> str | None:
+    with tempfile.TemporaryDirectory(prefix="bk-") as place:
+        lower, upper, work, top = (Path(place) / name for name in ("lower", "upper", "work", "top"))
+        for directory in (lower, upper, work, top):
+            directory.mkdir()
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        probe = subprocess.run(
+            ["unshare", "--mount", "mount", "-t", "overlay", "none", "-o", options, str(top)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if probe.returncode == 0:
+        return None
+    where = tempfile.gettempdir()
+    return f"containers cannot live in {where} ({probe.stderr.strip()}): set TMPDIR to a directory on a disk of its own"
 
 
 @dataclass(frozen=True)
@@ -93,7 +121,8 @@ class RealCluster:
         try:
             kube_node.clean_up()
             self.network = self._stack.enter_context(Network())
-            self.control = self._stack.enter_context(ControlPlane(network=self.network, nodes=self._names))
+            control = ControlPlane(version="current", network=self.network, nodes=self._names)
+            self.control = self._stack.enter_context(control)
             for number, name in enumerate(self._names, 1):
                 self.machines[name] = self._start(name, number)
             pause = self.control.root / "pause.tar"
@@ -121,6 +150,14 @@ class RealCluster:
         """Give every node an image."""
         for machine in self.machines.values():
             machine.kube.load(archive)
+
+    def build_and_load(self) -> str:
+        """Give every node basekeeper's image, built from this tree, and return what the build says of it."""
+        archive = self.control.root / "image.tar"
+        said = build_image(archive)
+        self.load(archive)
+        archive.unlink()
+        return said
 
     def helm(self, *arguments: str, check: bool = True, name: str = "helm4") -> str:
         """Run Helm as the administrator and return what it says; a failure is an error unless `check=False`."""

@@ -8,7 +8,6 @@ is changed, and a second one can run beside it.
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lab.cluster_story import NAMESPACE, RELEASE, ClusterStory
 from lab.compute_node import LabError
-from lab.images import build_image
 from lab.real_cluster import RealCluster
 
 OUT = Console(highlight=False)
@@ -33,11 +31,9 @@ SERIES = ("basekeeper_passes_total", "basekeeper_removed", "basekeeper_cache_byt
 
 def main() -> None:
     """Bring it up, tell the story, take it down."""
-    with tempfile.TemporaryDirectory(prefix="basekeeper-demo-") as place, begin() as cluster:
+    with begin() as cluster:
         chapter("The image", "Built from this tree by buildah, without a registry, and loaded into both nodes.")
-        archive = Path(place) / "image.tar"
-        show(build_image(archive))
-        cluster.load(archive)
+        show(cluster.build_and_load())
         story = ClusterStory(cluster)
         story.furnish()
         tell("each node has a running machine, one that is shut off, and a base that nothing needs")

@@ -8,7 +8,6 @@ import pytest
 
 from lab.cluster_story import NAMESPACE, ClusterStory
 from lab.compute_node import NOVA, LabError
-from lab.images import build_image
 from lab.real_cluster import RealCluster
 
 NODES = ("node-a", "node-b")
@@ -16,13 +15,11 @@ NO_CAPABILITY = "0000000000000000"
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStory]:
+def story() -> Iterator[ClusterStory]:
     """The story at the step that the last test has left it at: a step that fails fails those that build on it."""
-    image = tmp_path_factory.mktemp("image") / "image.tar"
     try:
-        build_image(image)
         with RealCluster(*NODES) as cluster:
-            cluster.load(image)
+            cluster.build_and_load()
             told = ClusterStory(cluster)
             told.furnish()
             told.install()

@@ -72,10 +72,15 @@ def run_pod(cluster: RealCluster, node: str) -> Object:
     return dict(eventually(running, f"the pod on {node} runs"))
 
 
-def test_pods_of_two_nodes_see_each_its_own_compute_node(cluster: RealCluster) -> None:
+@pytest.fixture(scope="module")
+def pods(cluster: RealCluster) -> dict[str, Object]:
+    return {name: run_pod(cluster, name) for name in cluster.machines}
+
+
+def test_pods_of_two_nodes_see_each_its_own_compute_node(cluster: RealCluster, pods: dict[str, Object]) -> None:
     for name, machine in cluster.machines.items():
         machine.tree.add_base(f"image of {name}")
-        (process,) = cluster.processes(run_pod(cluster, name))
+        (process,) = cluster.processes(pods[name])
         seen = Path(f"/proc/{process}/root")
 
         (base,) = (seen / "var/lib/nova/instances/_base").iterdir()
@@ -84,9 +89,9 @@ def test_pods_of_two_nodes_see_each_its_own_compute_node(cluster: RealCluster) -
         assert (seen / "var/lib/nova/instances").stat().st_uid == NOVA
 
 
-def test_a_mount_that_comes_later_shows_in_a_running_pod(cluster: RealCluster) -> None:
+def test_a_mount_that_comes_later_shows_in_a_running_pod(cluster: RealCluster, pods: dict[str, Object]) -> None:
     machine = cluster.machines["node-a"]
-    (process,) = cluster.processes(cluster.control.api("GET", f"{PODS}/node-a"))
+    (process,) = cluster.processes(pods["node-a"])
     later = machine.tree.instances_path / "later"
     later.mkdir()
     subprocess.run([*machine.kube.enter, "mount", "-t", "tmpfs", "none", str(machine.tree.seen(later))], check=True)
