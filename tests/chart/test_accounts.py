@@ -1,13 +1,18 @@
 """Who may do what in a cluster, asked with the tokens of the very accounts that the chart has rendered."""
 
 import http.client
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.chart.cluster import Cluster, started
-from tests.cluster.asking import APPLY, Answer, ask
+from tests.chart.helm import ROOT, objects
+from tests.cluster.asking import APPLY, MERGE, Answer, ask
 from tests.cluster.fleet import CACHES, POLICIES, eventually
 
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
@@ -28,8 +33,9 @@ NAMES = {
 class Accounts:
     """The accounts of a release, two nodes, and what the API server says to each."""
 
-    def __init__(self, cluster: Cluster, agent: str, controller: str) -> None:
+    def __init__(self, cluster: Cluster, release: str, agent: str, controller: str) -> None:
         self.plane, self.namespace, self.controller = cluster.plane, cluster.namespace, controller
+        self.cluster, self.release = cluster, release
         self.ours, self.theirs = "node-a", "node-b"
         self.agent = agent
         for node in (self.ours, self.theirs):
@@ -61,6 +67,19 @@ class Accounts:
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.namespace}],
         })  # fmt: skip
 
+    def check(self, pod: Object, token: str) -> tuple[int, str]:
+        """Run what a pod of `helm test` runs, with a token of its account and without waiting."""
+        (container,) = pod["spec"]["containers"]
+        words = [word for word in container["args"] if not word.startswith("--within")]
+        config = self.plane.kubeconfig(token, f"check-{words[1]}")
+        done = subprocess.run(
+            [sys.executable, "-m", "basekeeper", *words],
+            env={"KUBECONFIG": str(config), "PYTHONPATH": str(ROOT / "operator"), "NODE_NAME": self.ours,
+                 "POD_NAMESPACE": self.namespace, "PATH": os.environ["PATH"]},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
 
 @pytest.fixture(scope="module", params=NAMES)
 def accounts(request: pytest.FixtureRequest) -> Iterator[Accounts]:
@@ -69,7 +88,7 @@ def accounts(request: pytest.FixtureRequest) -> Iterator[Accounts]:
     with started() as plane:
         cluster = Cluster(plane, "helm4", "elsewhere")
         cluster.install(*words, release=release)
-        made = Accounts(cluster, agent, controller)
+        made = Accounts(cluster, release, agent, controller)
         token = made.token(agent, f"agent-{made.ours}")
         # A policy is in force a moment after it is stored.
         eventually(lambda: not made.apply(made.theirs, token).ok, "the admission policy is in force")
@@ -113,3 +132,32 @@ def test_agents_write_events_about_nodes_and_read_nothing_but_nodes_objects(acco
     assert ask(accounts.plane, "GET", CACHES, token=token).ok
     for path in (POLICIES, "/api/v1/nodes", f"/api/v1/namespaces/{accounts.namespace}/pods", "/api/v1/secrets"):
         assert ask(accounts.plane, "GET", path, token=token).status == http.client.FORBIDDEN, path
+
+
+def test_what_helm_test_runs_has_the_rights_for_it_and_finds_what_is_so(accounts: Accounts) -> None:
+    """Without kubelets, what the pods would run is run beside the API server, under the accounts that they have."""
+    done = accounts.cluster.helm("get", "hooks", accounts.release, "--namespace", accounts.namespace)
+    hooks = list(objects(done.stdout))
+    rights = [item for item in hooks if item["kind"] != "Pod"]
+    accounts.plane.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, rights)))
+    agents, isolation = sorted(
+        (item for item in hooks if item["kind"] == "Pod"), key=lambda pod: str(pod["metadata"]["name"])
+    )
+    (selector,) = [word for word in agents["spec"]["containers"][0]["args"] if word.startswith("--agent-selector=")]
+    labels = dict(pair.split("=") for pair in selector.partition("=")[2].split(","))
+    path = f"/api/v1/namespaces/{accounts.namespace}/pods/agent-{accounts.ours}"
+    accounts.plane.api("PATCH", path, {"metadata": {"labels": labels}}, content_type=MERGE)
+
+    token = accounts.token(agents["spec"]["serviceAccountName"])
+    status, said = eventually(lambda: _asked(accounts.check(agents, token)), "the rights are in force")
+    assert status == 1
+    assert f"WRONG  {accounts.ours}: its agent has not reported since it was started" in said
+    assert accounts.theirs not in said, "only pods with the agents' labels count"
+
+    status, said = accounts.check(isolation, accounts.token(accounts.agent, f"agent-{accounts.ours}"))
+    assert status == 0, said
+    assert f"a token of node {accounts.ours} may not write the NodeImageCache {accounts.theirs}" in said
+
+
+def _asked(told: tuple[int, str]) -> tuple[int, str] | None:
+    return None if "forbidden" in told[1] else told
