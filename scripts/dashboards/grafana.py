@@ -170,6 +170,8 @@ def _panel(panel: Panel) -> Json:
     }
     if table:
         made["transformations"] = _one_row_each(panel)
+        first = panel.columns[1][1]
+        made["options"] = {**_OPTIONS["table"], "sortBy": [{"displayName": first, "desc": True}]}
     return made
 
 
