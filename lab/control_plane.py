@@ -268,11 +268,17 @@ class ControlPlane:
         node: str,
         labels: Mapping[str, str] | None = None,
         service_account: str = "default",
+        port: int | None = None,
     ) -> Object:
-        """Make a pod that says it runs on a node; the namespace and the service account are made when missing."""
+        """Make a pod that says it runs on a node; the namespace and the service account are made when missing.
+
+        With a `port` it says that its address is loopback, where the process that stands for it serves metrics.
+        """
         self._ensure("/api/v1/namespaces", "Namespace", namespace)
         self._ensure(f"/api/v1/namespaces/{namespace}/serviceaccounts", "ServiceAccount", service_account)
         pods = f"/api/v1/namespaces/{namespace}/pods"
+        ports = [{"name": "metrics", "containerPort": port}] if port else []
+        address = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]} if port else {}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -281,12 +287,12 @@ class ControlPlane:
                 "nodeName": node,
                 "serviceAccountName": service_account,
                 "terminationGracePeriodSeconds": 0,  # nobody would ever say that its containers have ended
-                "containers": [{"name": "main", "image": "none"}],
+                "containers": [{"name": "main", "image": "none", "ports": ports}],
             },
         }
         self.api("POST", pods, pod)
         conditions = [{"type": kind, "status": "True", **_times(transition_only=True)} for kind in _POD_CONDITIONS]
-        status = {"status": {"phase": "Running", "conditions": conditions}}
+        status = {"status": {"phase": "Running", "conditions": conditions, **address}}
         answer: Object = self.api("PATCH", f"{pods}/{name}/status", status, content_type=_MERGE)
         return answer
 

@@ -144,3 +144,15 @@ def test_every_condition_reason_and_state_that_a_runbook_names_exists(alert: str
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     named = set(re.findall(r"`([A-Z][A-Za-z]+)`", prose)) | set(re.findall(r'@\.type=="(\w+)"', text))
     assert named - {str(word) for word in WORDS} - KUBERNETES == set()
+
+
+def test_the_scrape_configuration_finds_what_the_chart_starts() -> None:
+    (job,) = yaml.safe_load((ROOT / "deploy/prometheus/scrape.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    key, _, value = job["kubernetes_sd_configs"][0]["selectors"][0]["label"].partition("=")
+    (wanted,) = (step["regex"] for step in job["relabel_configs"] if step.get("action") == "keep")
+    for workload in of_kind(rendered("helm4"), "DaemonSet", "Deployment"):
+        pod = workload["spec"]["template"]
+        assert pod["metadata"]["labels"][key] == value
+        assert [port["name"] for container in pod["spec"]["containers"] for port in container["ports"]] == [wanted]
+        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        assert any(f"basekeeper-{component}" in rule["expr"] for rule in ALERTS.values())

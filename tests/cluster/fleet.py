@@ -161,15 +161,19 @@ class Fleet:
     # --- programs ----------------------------------------------------------------------------------------------
 
     def start_controller(self, *options: str, name: str = "controller", server: str | None = None,
-                         ca: Path | None = None) -> Program:  # fmt: skip
+                         ca: Path | None = None, port: int | None = None) -> Program:  # fmt: skip
         """Start a controller under its own service account."""
         token = self.cluster.token("basekeeper-controller", NAMESPACE)
-        return self._start(name, token, "controller", "--namespace", NAMESPACE, *options, server=server, ca=ca)
+        words = ("controller", "--namespace", NAMESPACE)
+        return self._start(name, token, *words, *options, server=server, ca=ca, port=port)
 
-    def add_node(self, name: str, labels: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
-        """Make a node with an agent's pod on it."""
+    def add_node(
+        self, name: str, labels: Mapping[str, str] | None = None, *, ready: bool = True, port: int | None = None
+    ) -> None:
+        """Make a node with an agent's pod on it; with a `port`, Prometheus finds the agent that will listen there."""
         self.cluster.add_node(name, dict(labels or {}), ready=ready)
-        self.cluster.add_pod(f"agent-{name}", NAMESPACE, node=name, labels=LABELS, service_account="basekeeper-agent")
+        account = "basekeeper-agent"
+        self.cluster.add_pod(f"agent-{name}", NAMESPACE, node=name, labels=LABELS, service_account=account, port=port)
 
     def token(self, node: str) -> str:
         """The token of a node's agent."""
@@ -182,12 +186,13 @@ class Fleet:
         return self.trees[node]
 
     def start_agent(self, node: str, *options: str, server: str | None = None, ca: Path | None = None,
-                    under: tuple[str, ...] = ()) -> Program:  # fmt: skip
+                    under: tuple[str, ...] = (), port: int | None = None) -> Program:  # fmt: skip
         """Start a node's agent; the node is there already."""
         where = ("--instances-path", str(self.tree(node).instances_path), "--state-dir", str(self.state(node)))
         return self._start(
             f"agent-{node}", self.token(node), "agent", *where, "--libvirt", "none", "--spawn-grace", "0s",
-            "--start-jitter", "0s", *options, server=server, ca=ca, under=under, environment={"NODE_NAME": node},
+            "--start-jitter", "0s", *options, server=server, ca=ca, under=under, port=port,
+            environment={"NODE_NAME": node},
         )  # fmt: skip
 
     def state(self, node: str) -> Path:
@@ -195,9 +200,10 @@ class Fleet:
         return self._directory / node / "state"
 
     def _start(self, name: str, token: str, *words: str, server: str | None, ca: Path | None,
-               under: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> Program:  # fmt: skip
+               under: tuple[str, ...] = (), environment: Mapping[str, str] | None = None,
+               port: int | None = None) -> Program:  # fmt: skip
         kubeconfig = self.cluster.kubeconfig(token, name, server=server, ca=ca)
-        (port,) = free_ports(1)
+        port = port or free_ports(1)[0]
         options = ("--kubeconfig", str(kubeconfig), "--listen", f"127.0.0.1:{port}")
         command = [sys.executable, "-m", "basekeeper", *words, *options]
         log = self._directory / f"{name}.log"

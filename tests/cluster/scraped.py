@@ -1,7 +1,7 @@
 """A fleet as a real Prometheus sees it, by the scrape configuration and the rules that come with the project.
 
-Pods are found by Prometheus' own discovery in the real API server. There is no kubelet, so two things are said by hand
-that a kubelet would say: that a pod's address is loopback, and on which port its program, a process here, listens.
+Pods are found by Prometheus' own discovery in the real API server. There is no kubelet: that a pod's address is
+loopback, where its program runs as a process, is said by hand (`ControlPlane.add_pod`).
 """
 
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
+from lab.daemons import free_ports
 from lab.prometheus import Prometheus, Series
 from tests.cluster.fleet import DEPLOY, LABELS, NAMESPACE, Fleet, Program, eventually
 
 RULES = DEPLOY / "alerts/basekeeper.yaml"
-_MERGE = "application/merge-patch+json"
 CONTROLLER_NODE = "control-a"
 
 
@@ -28,31 +28,21 @@ def config(fleet: Fleet) -> dict[str, Any]:
 
 def add_controller(fleet: Fleet) -> Program:
     """Start a controller, and give it a pod."""
-    fleet.cluster.add_node(CONTROLLER_NODE)
+    (port,) = free_ports(1)
     labels = LABELS | {"app.kubernetes.io/component": "controller"}
+    account = "basekeeper-controller"
+    fleet.cluster.add_node(CONTROLLER_NODE)
     fleet.cluster.add_pod(
-        "controller", NAMESPACE, node=CONTROLLER_NODE, labels=labels, service_account="basekeeper-controller"
+        "controller", NAMESPACE, node=CONTROLLER_NODE, labels=labels, service_account=account, port=port
     )
-    program = fleet.start_controller()
-    show(fleet, "controller", program)
-    return program
+    return fleet.start_controller(port=port)
 
 
 def add_agent(fleet: Fleet, node: str, labels: dict[str, str] | None = None) -> Program:
     """Start a node's agent where its pod can be found."""
-    fleet.add_node(node, labels)
-    program = fleet.start_agent(node)
-    show(fleet, f"agent-{node}", program)
-    return program
-
-
-def show(fleet: Fleet, pod: str, program: Program) -> None:
-    """Say where a pod's program is, as the chart's annotations and a kubelet do."""
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}"
-    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": str(program.port)}
-    fleet.cluster.api("PATCH", path, {"metadata": {"annotations": annotations}}, content_type=_MERGE)
-    status = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
-    fleet.cluster.api("PATCH", f"{path}/status", {"status": status}, content_type=_MERGE)
+    (port,) = free_ports(1)
+    fleet.add_node(node, labels, port=port)
+    return fleet.start_agent(node, port=port)
 
 
 def seen(
