@@ -22,8 +22,12 @@ demo: ## see basekeeper work on a cache of its own, nothing of this host is touc
 	@scripts/setup demo
 	@$(BIN)/python scripts/demo.py
 
+.PHONY: cluster-demo
+cluster-demo: setup kubelets ## see the chart work on two real kubelets, in namespaces of their own; root only
+	@$(BIN)/python scripts/cluster_demo.py
+
 .PHONY: test
-test: setup lint controlplane tools ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
+test: setup lint controlplane tools kubelets ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
 	$(BIN)/pytest $(WORKERS) tests/unit tests/chart tests/node tests/cluster tests/kubelet tests/image
 
 .PHONY: test-unit

@@ -23,9 +23,10 @@ from lab.nova_tree import DAY
 from lab.real_cluster import RealCluster
 
 CHART = Path(__file__).parent.parent / "deploy/helm/basekeeper"
+OPENSTACK_HELM = CHART / "values_overrides/openstack-helm.yaml"
 RELEASE = NAMESPACE = "basekeeper"
 POLICY = "compute"
-TIMEOUT = 120.0
+TIMEOUT = 180.0
 # Only for speed: a fleet wants its first passes spread, and nova the time to write down what it has begun.
 VALUES = ("image.tag=dev", "image.pullPolicy=Never", "agent.startJitter=0s", "agent.spawnGrace=0s")
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -114,9 +115,10 @@ class ClusterStory:
 
     # --- the release -------------------------------------------------------------------------------------------
 
-    def install(self, *, helm: str = "helm4") -> None:
-        """Install the chart and wait until every pod is ready."""
-        settings = [word for value in VALUES for word in ("--set", value)]
+    def install(self, *overrides: Path, helm: str = "helm4") -> None:
+        """Install the chart with these files of values, and wait until every pod is ready."""
+        settings = [word for file in overrides for word in ("--values", str(file))]
+        settings += [word for value in VALUES for word in ("--set", value)]
         self._helm("install", str(CHART), "--create-namespace", *settings, helm=helm)
         names = set(self.cluster.machines)
         wait_until(lambda: {pod["spec"]["nodeName"] for pod in self.pods("agent") if _ready_since(pod)} == names,

@@ -30,7 +30,7 @@ from lab.control_plane_programs import tool
 from lab.network import BRIDGE, GATEWAY, POD_NETWORK, Network, node_address, pod_range
 
 PAUSE_IMAGE = "localhost/pause:1"
-READY_TIMEOUT = 60.0
+READY_TIMEOUT = 120.0
 LOAD_TIMEOUT = 120.0
 _REGISTRATIONS = Path("/run/basekeeper-lab")
 _CGROUPS = Path("/sys/fs/cgroup")

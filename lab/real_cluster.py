@@ -30,7 +30,8 @@ from lab.network import Network
 from lab.nova_tree import NovaTree
 
 INSTANCES = Path("/var/lib/nova/instances")
-LABELS = {"openstack-compute-node": "enabled"}
+# As openstack-helm labels a host that is both: agents go to the first kind, the controller to the second.
+LABELS = {"openstack-compute-node": "enabled", "openstack-control-plane": "enabled"}
 PROGRAMS = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER)
 HELM_TIMEOUT = 300.0
 _MERGE = "application/merge-patch+json"

@@ -19,7 +19,7 @@ from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lab.cluster_story import NAMESPACE, RELEASE, ClusterStory
+from lab.cluster_story import NAMESPACE, OPENSTACK_HELM, RELEASE, ClusterStory
 from lab.compute_node import LabError
 from lab.real_cluster import RealCluster
 
@@ -123,8 +123,10 @@ def reinstall(story: ClusterStory) -> None:
     kept = sum(len(story.quarantined(name)) for name in NODES)
     tell(f"the policy is still there, and so are {kept} files in the quarantines")
     story.add_unused("node-a", "2013")
-    command(f"helm install {RELEASE} deploy/helm/basekeeper, this time by Helm 3")
-    story.install(helm="helm3")
+    command(
+        f"helm install {RELEASE} deploy/helm/basekeeper, this time by Helm 3 and with the values for openstack-helm"
+    )
+    story.install(OPENSTACK_HELM, helm="helm3")
     story.wait_for_quarantine(kept + 1)
     show(story.show("icp", "nic"))
     tell("it went on where it was, and removed what had become unused meanwhile")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cluster_story import NAMESPACE, ClusterStory
+from lab.cluster_story import NAMESPACE, OPENSTACK_HELM, ClusterStory
 from lab.compute_node import NOVA, LabError
 from lab.real_cluster import RealCluster
 
@@ -132,10 +132,10 @@ def test_an_uninstall_leaves_policies_and_quarantines(story: ClusterStory) -> No
     assert {name: story.quarantined(name) for name in NODES} == before
 
 
-def test_a_second_install_carries_on(story: ClusterStory) -> None:
+def test_a_second_install_carries_on_by_helm_3_and_with_openstack_helms_values(story: ClusterStory) -> None:
     since = story.add_unused("node-a", "2013")
 
-    story.install(helm="helm3")
+    story.install(OPENSTACK_HELM, helm="helm3")
     story.wait_for_quarantine(len(NODES) + 1)
 
     assert not since.exists()
