@@ -1,6 +1,8 @@
 """Values that cannot be meant are refused, by name and with a sentence: the schema is closed, and pairs are checked."""
 
+import functools
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -109,6 +111,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a path that is not absolute": ({"agent": {"paths": {"nova": "var/lib/nova"}}}, "nova"),
     "a duration without a unit": ({"agent": {"spawnGrace": "10"}}, "spawnGrace"),
     "a mode that there is not": ({"policy": {"spec": {"mode": "Delete"}}}, "mode"),
+    "a tag in the repository": ({"image": {"repository": "registry:5000/basekeeper:1.0"}}, "repository"),
+    "more than all nodes at once": (
+        {"agent": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "200%"}}}},
+        "maxUnavailable",
+    ),
+    "a duration that the Prometheus operator does not know": ({"podMonitor": {"interval": "1.5m"}}, "interval"),
     "a digest that is none": ({"image": {"digest": "latest"}}, "digest"),
 }
 
@@ -119,6 +127,46 @@ def test_a_value_that_cannot_be_is_refused_with_its_name(case: str) -> None:
     done = template("helm4", extra=values)
     assert done.returncode != 0
     assert name in done.stderr
+
+
+def objects_and_leaves(values: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:
+    """The path of everything that has a default."""
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, Mapping):
+            yield from objects_and_leaves(value, (*path, name))
+
+
+NOT_SET = [path for path in objects_and_leaves(DEFAULTS) if path[:2] != ("policy", "spec")]
+MAY_BE_NOTHING = {"updateStrategy", "resources", "tolerations", "labels"}
+"""What Kubernetes has defaults for, or does without."""
+
+
+@pytest.mark.parametrize("path", NOT_SET, ids=".".join)
+def test_a_value_without_content_is_as_its_empty_one_or_is_refused_by_name(path: Path) -> None:
+    everything_on = {
+        "policy": {"create": True},
+        **{part: {"enabled": True} for part in ("podMonitor", "alerts", "networkPolicy")},
+        "dashboards": {"enabled": True, "folder": "x"},
+    }
+    done = template("helm4", extra=merged(everything_on, under(path, None)))
+    assert "nil pointer" not in done.stderr
+    assert "wrong type" not in done.stderr
+    assert "can't evaluate" not in done.stderr
+    if done.returncode != 0:
+        assert path[-1] in done.stderr
+        return
+    default = functools.reduce(operator.getitem, path, DEFAULTS)
+    assert not default or MAY_BE_NOTHING.intersection(path)
+
+
+def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with others on top."""
+    both = dict(values)
+    for name, value in others.items():
+        inner = both.get(name)
+        both[name] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return both
 
 
 PAIRS: dict[str, tuple[dict[str, Any], str]] = {
@@ -157,6 +205,14 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "a directory twice": (
         {"agent": {"paths": {"extra": [{"path": "/srv/a"}, {"path": "/srv/a", "readOnly": True}]}}},
         "agent.paths.extra names /srv/a, which is mounted already",
+    ),
+    "a cache that may only be read": (
+        {"agent": {"paths": {"base": "/srv/base", "extra": [{"path": "/srv", "readOnly": True}]}}},
+        "agent.paths.base (/srv/base) lies in /srv, which agent.paths.extra mounts with readOnly: true",
+    ),
+    "a way back out of what is mounted": (
+        {"agent": {"paths": {"instances": "/var/lib/nova/../instances"}}},
+        "the path /var/lib/nova/../instances is not plain",
     ),
     "a ledger among the instances": (
         {"agent": {"paths": {"state": "/var/lib/nova/instances/.ledger"}}},
@@ -223,6 +279,13 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
     "a trailing directory of the extras": {
         "agent": {"paths": {"instances": "/srv/a/instances", "extra": [{"path": "/srv/a"}]}}
     },
+    "a cache in a mount of its own below one that may only be read": {
+        "agent": {"paths": {"base": "/srv/base", "extra": [{"path": "/srv/base"}, {"path": "/srv", "readOnly": True}]}}
+    },
+    "a ledger for each of the hosts that share nova's directory": {
+        "agent": {"paths": {"state": "/srv/basekeeper/$(NODE_NAME)"}}
+    },
+    "a registry with a port": {"image": {"repository": "registry:5000/some/basekeeper"}},
     "no libvirt and whatever directory": {"agent": {"libvirt": {"uri": "none", "socketDirectory": "/srv/none"}}},
     "a policy whose definition is there": {"policy": {"create": True}},
     "a socket below the directory": {

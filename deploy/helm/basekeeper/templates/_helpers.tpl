@@ -26,7 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* Without the chart's version: a new chart that changes nothing of a pod restarts none. */}}
 {{- define "basekeeper.podLabels" -}}
 {{- $own := include "basekeeper.selectorLabels" .root | fromYaml -}}
-{{- toYaml (merge (dict "app.kubernetes.io/component" .component) $own .labels .root.Values.commonLabels) -}}
+{{- toYaml (merge (dict "app.kubernetes.io/component" .component) $own (.labels | default dict) (.root.Values.commonLabels | default dict)) -}}
 {{- end -}}
 
 {{- define "basekeeper.agentAccount" -}}
@@ -52,7 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .root.Values.scrape.annotations -}}
 {{- $own = merge $own (dict "prometheus.io/scrape" "true" "prometheus.io/port" .port "prometheus.io/path" "/metrics") -}}
 {{- end -}}
-{{- toYaml (merge (deepCopy .annotations) $own) -}}
+{{- toYaml (merge (deepCopy (.annotations | default dict)) $own) -}}
 {{- end -}}
 
 {{- /* Whoever is no agent: no user of the host's, no capability, nothing to write to. */}}
