@@ -58,6 +58,18 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, to_visit = set(), [ROOT / "README.md"]
+    while to_visit:
+        page = to_visit.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        targets = re.findall(r"\]\(([\w./-]+)", text_of(page))
+        to_visit += [(page.parent / target).resolve() for target in targets]
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in reached | {ROOT / "CHANGELOG.md"}] == []
+
+
 # Where a program's name stands: first, after a prompt, after what runs it, or as the last part of a path.
 PROGRAM = re.compile(r"(?:^(?:\$ )?|-- |sudo (?:-u \S+ )?|/bin/|basekeeper:TAG )(?:basekeeper )(?P<words>[a-z-].*)$")
 _END = re.compile(r"\s+(?:#|\||>|<|;|&&).*|[|;].*")
