@@ -1,6 +1,7 @@
 """The life of a release, by Helm 3 and Helm 4: what it brings, what upgrades change, what stays and is taken over."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from lab.control_plane import ControlPlane
 from tests.chart.cluster import CRDS, DEFINITIONS, Cluster
-from tests.chart.helm import CHART, DEPLOY
+from tests.chart.helm import CHART, DEPLOY, ROOT
 from tests.cluster.fleet import CACHES, eventually
 
 
@@ -83,6 +84,23 @@ def test_helm_4_upgrades_what_helm_3_has_installed(empty_cluster: ControlPlane, 
 
     eventually(lambda: cluster.described().startswith("NEWER"), "the definition is the newer one")
     assert cluster.policy() == before
+
+
+def test_the_runbooks_way_to_stop_all_agents_has_a_way_back(cluster: Cluster) -> None:
+    page = (ROOT / "docs/runbooks/BasekeeperControllerAbsent.md").read_text(encoding="utf-8")
+    stop, start = [shlex.split(line)[6:] for line in page.splitlines() if line.startswith("helm upgrade")]
+
+    def wanted() -> dict[str, str]:
+        path = f"/apis/apps/v1/namespaces/{cluster.namespace}/daemonsets/basekeeper-agent"
+        found: dict[str, str] = cluster.plane.api("GET", path)["spec"]["template"]["spec"]["nodeSelector"]
+        return found
+
+    cluster.install()
+    before = wanted()
+    cluster.upgrade(*stop)
+    assert wanted() == {**before, "stopped": "true"}
+    cluster.upgrade(*start)
+    assert wanted() == before
 
 
 def test_an_uninstall_leaves_what_people_made_and_a_second_install_carries_on(cluster: Cluster, newer: Path) -> None:
