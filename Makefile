@@ -100,6 +100,10 @@ generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicie
 	$(BIN)/python scripts/generate
 	@PATH=$$(scripts/tool helm-docs):$$PATH helm-docs --chart-search-root deploy/helm --sort-values-order file --log-level warning
 
+.PHONY: pictures
+pictures: controlplane ## draw the dashboards of docs/monitoring.md anew, from agents that really work; a quarter of an hour
+	$(BIN)/python scripts/dashboard_pictures.py
+
 .PHONY: lock
 lock: ## take the newest versions into requirements/
 	scripts/lock

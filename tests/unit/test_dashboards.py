@@ -2,14 +2,17 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from basekeeper.agent.metrics import Metrics as AgentMetrics
 from basekeeper.controller.metrics import Metrics as ControllerMetrics
 from scripts import dashboards
+from scripts.dashboards.drawing import formatted, svg
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE: dict[str, dict[str, Any]] = {Path(name).stem: json.loads(text) for name, text in dashboards.files().items()}
@@ -78,3 +81,22 @@ def test_every_metric_is_on_a_dashboard() -> None:
         "basekeeper_quarantine_files",
     }
     assert exposed - named == not_shown
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_picture_has_every_panel_and_says_that_it_is_none_of_grafana(name: str) -> None:
+    def answer(_expression: str, over_time: bool) -> list[dict[str, Any]]:
+        labels = {"node": "a <b>", "state": "kept"}
+        return [{"metric": labels, "values": [[0, "1"], [30, "NaN"], [60, "3"]]} if over_time
+                else {"metric": labels, "value": [60, "1"]}]  # fmt: skip
+
+    drawn = ET.fromstring(svg(MADE[name], answer, 0, 60, "Not Grafana."))  # noqa: S314 (we made it)
+    texts = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {panel["title"] for panel in MADE[name]["panels"]} | {"Not Grafana."} <= texts
+    there = (ROOT / f"docs/images/dashboard-{name}.svg").read_text(encoding="utf-8")
+    assert all(f">{escape(panel['title'])}<" in there for panel in MADE[name]["panels"])
+
+
+def test_figures_have_their_units() -> None:
+    shown = [(3 * 1024**2, "bytes"), (0.81, "percentunit"), (7.06, "s"), (float("nan"), "s"), (6, "short")]
+    assert [formatted(*it) for it in shown] == ["3 MiB", "81%", "7.06 s", "-", "6"]
