@@ -16,9 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lab.compute_node import NOVA, LabError
+from lab.compute_node import LabError
 from lab.control_plane import ApiError, Object
 from lab.domain_xml import Disk, NovaMetadata, domain_xml
+from lab.libvirt_files import NOVA
 from lab.nova_tree import DAY
 from lab.real_cluster import RealCluster
 
@@ -246,6 +247,17 @@ class ClusterStory:
         lines = self.cluster.control.kubectl("get", "--raw", page).stdout.splitlines()
         series = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {key: float(value) for key, _, value in series}
+
+    def diagnosis(self) -> str:
+        """What to read when a step has failed."""
+        kubectl = self.cluster.control.kubectl
+        said = [kubectl("get", "pods", "--all-namespaces", "--output", "wide", check=False).stdout]
+        said.append(kubectl("get", "events", "--all-namespaces", check=False).stdout[-4000:])
+        for component in ("agent", "controller"):
+            logs = ("logs", "--namespace", NAMESPACE, "--prefix", "--tail=20", "--selector")
+            said.append(kubectl(*logs, f"app.kubernetes.io/component={component}", check=False).stdout)
+        said.append(kubectl("get", "icp,nic", "--output", "yaml", check=False).stdout[-12000:])
+        return "\n".join(said)
 
     # --- inside ------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lab.libvirt_files import recall_capabilities, remember_capabilities, write_accounts
+
 START_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 60.0
 # What connect(2) takes as the path of a socket, its final zero byte included.
@@ -40,9 +42,6 @@ _LIBVIRT_DIRECTORIES = {
     "log": Path("/var/log/libvirt"),
     "cache": Path("/var/cache/libvirt"),
 }
-NOVA = 42424
-"""The user and the group that own instances in the images of openstack-helm and atmosphere; kolla's have 42436."""
-_ACCOUNTS = {"libvirt-qemu": 64055, "nova": NOVA}
 _DRIVERS = ("/usr/lib*/libvirt/connection-driver", "/usr/lib*/*/libvirt/connection-driver")
 
 
@@ -117,7 +116,7 @@ class ComputeNode:
         """End libvirtd and every domain, and remove the node's directory; once more does no harm."""
         if self._keeper is not None:
             assert self._keeper.stdin is not None
-            self._remember_capabilities()
+            remember_capabilities(self._cache)
             with contextlib.suppress(BrokenPipeError):
                 self._keeper.stdin.close()
             self._keeper.wait()
@@ -286,7 +285,7 @@ class ComputeNode:
         for name in ("run", "lib", "etc", "log", "cache"):
             (self.root / name).mkdir(mode=0o755)
         self._configure()
-        self._recall_capabilities()
+        recall_capabilities(self._cache)
         program = _find("libvirtd")
         if program is None:
             raise LabError(available() or "libvirtd has gone")
@@ -301,7 +300,8 @@ class ComputeNode:
                 # Empty where the package made none, as on a host that never ran libvirt.
                 self._outside(target).mkdir(parents=True, exist_ok=True)
                 binds += ["--bind", str(self.root / name), str(target)]
-            binds += self._accounts()
+            for source, target in write_accounts(self.root):
+                binds += ["--bind", str(source), str(target)]
         else:
             (self.root / "run").chmod(0o700)
             environment |= {
@@ -345,45 +345,9 @@ class ComputeNode:
             'security_driver = "none"\ncgroup_controllers = [ ]\nnamespaces = [ ]\nstdio_handler = "file"\n' + owner
         )
 
-    def _accounts(self) -> list[str]:
-        """Give the node the accounts that its libvirtd looks up, where the host has none.
-
-        Its own it looks up at its start, and Debian 12 makes that one in a package that would also install libvirt's
-        services. Of whoever connects it wants to know the name, and turns away whom it does not know.
-        """
-        binds: list[str] = []
-        for path, entry in (
-            ("/etc/passwd", "{0}:x:{1}:{1}::/nonexistent:/usr/sbin/nologin"),
-            ("/etc/group", "{0}:x:{1}:"),
-        ):
-            known = Path(path).read_text()
-            there = {line.partition(":")[0] for line in known.splitlines()}
-            missing = [entry.format(*account) for account in _ACCOUNTS.items() if account[0] not in there]
-            private = self.root / Path(path).name
-            private.write_text("\n".join([known.rstrip("\n"), *missing, ""]))
-            binds += ["--bind", str(private), path]
-        return binds
-
-    # What a qemu can do takes libvirt some eight seconds to find out, and it keeps the answer as a file that it
-    # checks against the times and sizes of all involved. A node with an empty cache would ask anew, every time.
-
-    def _recall_capabilities(self) -> None:
-        if (cache := _capability_cache()).is_dir():
-            shutil.copytree(cache, self._capabilities)
-
-    def _remember_capabilities(self) -> None:
-        cache = _capability_cache()
-        with contextlib.suppress(OSError):  # a home that cannot be written costs time, nothing else
-            cache.mkdir(parents=True, exist_ok=True)
-            for known in self._capabilities.glob("*.xml"):
-                # Beside it first: another node may be reading.
-                unfinished = cache / f"{known.name}.{os.getpid()}"
-                shutil.copy2(known, unfinished)
-                unfinished.rename(cache / known.name)
-
     @property
-    def _capabilities(self) -> Path:
-        return self.root / ("cache" if _is_root() else "cache/libvirt") / "qemu/capabilities"
+    def _cache(self) -> Path:
+        return self.root / ("cache" if _is_root() else "cache/libvirt")
 
     def _tell(self, command: str) -> str:
         if self._keeper is None or self._keeper.stdin is None:
@@ -420,11 +384,6 @@ class ComputeNode:
 
 def _is_root() -> bool:
     return os.geteuid() == 0
-
-
-def _capability_cache() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "basekeeper/lab/capabilities"
 
 
 def has_ended(process: int) -> bool:

@@ -21,11 +21,12 @@ from types import TracebackType
 from typing import Self
 
 from lab import compute_node, kube_node
-from lab.compute_node import NOVA, ComputeNode, LabError
+from lab.compute_node import ComputeNode, LabError
 from lab.control_plane import ControlPlane, Object
 from lab.control_plane_programs import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, tool
 from lab.images import build_image, write_pause_image
 from lab.kube_node import KubeNode
+from lab.libvirt_files import NOVA
 from lab.network import Network
 from lab.nova_tree import NovaTree
 

@@ -58,6 +58,8 @@ def begin() -> Iterator[RealCluster]:
             yield cluster
     except LabError as error:
         raise SystemExit(f"cluster-demo: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("cluster-demo: stopped; everything has ended and is gone") from None
 
 
 def install(story: ClusterStory) -> None:

@@ -1,13 +1,15 @@
 """The chart on a real cluster with two kubelets, from install to uninstall: one story, a test for each step."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.cluster_story import NAMESPACE, OPENSTACK_HELM, ClusterStory
-from lab.compute_node import NOVA, LabError
+from lab.compute_node import LabError
+from lab.libvirt_files import NOVA
 from lab.real_cluster import RealCluster
 
 NODES = ("node-a", "node-b")
@@ -24,6 +26,7 @@ def story() -> Iterator[ClusterStory]:
             told.furnish()
             told.install()
             yield told
+            sys.stderr.write(told.diagnosis())  # pytest shows it where a test failed
     except LabError as error:
         pytest.fail(f"no chart can be installed here: {error}", pytrace=False)
 

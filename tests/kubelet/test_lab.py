@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from lab import kube_node
-from lab.compute_node import NOVA, LabError, has_ended
+from lab.compute_node import LabError, has_ended
 from lab.kube_node import PAUSE_IMAGE
+from lab.libvirt_files import NOVA
 from lab.real_cluster import RealCluster
 
 TOP = Path(__file__).parents[2]

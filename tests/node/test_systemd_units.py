@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from basekeeper.resources import manifest
-from lab.compute_node import NOVA, ComputeNode
+from lab.compute_node import ComputeNode
 from lab.domain_xml import Disk, domain_xml
+from lab.libvirt_files import NOVA
 from lab.nova_tree import DAY, NovaTree
 
 UNITS = Path(__file__).resolve().parents[2] / "deploy/systemd"
