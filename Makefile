@@ -5,9 +5,10 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 OLDEST_KUBERNETES := 1.34
-SHELL_SCRIPTS = $(shell git grep --files-with-matches --extended-regexp '^\#!.*bash')
-# Much of a test is waiting: for a daemon, a clock, an age. A file's tests share what they start, so they stay together.
-WORKERS := -n 4 --dist loadfile
+SHELL_SCRIPTS = $(shell grep --recursive --files-with-matches --extended-regexp '^\#!.*bash' .ci scripts)
+# Much of a test is waiting: for a daemon, a clock, an age. A file's tests share what they start, so they stay together,
+# and files begin in the order given: those that take minutes first, or the last of them would run alone.
+WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## this list
@@ -28,7 +29,7 @@ cluster-demo: setup kubelets ## see the chart work on two real kubelets, in name
 
 .PHONY: test
 test: setup lint controlplane tools kubelets ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
-	$(BIN)/pytest $(WORKERS) tests/unit tests/chart tests/node tests/cluster tests/kubelet tests/image
+	$(BIN)/pytest $(WORKERS) tests/kubelet tests/image tests/cluster tests/chart tests/node tests/unit
 
 .PHONY: test-unit
 test-unit: ## the unit tests: seconds, no libvirt

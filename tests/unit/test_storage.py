@@ -59,6 +59,15 @@ def test_only_this_host(host: Host) -> None:
     assert (found.shared, found.own_entry_at, found.notes) == (None, NOW - 60, ())
 
 
+def test_a_short_name_with_two_domains_is_two_hosts(host: Host) -> None:
+    write(host, {"node1.a.example": NOW - 60, "node1.b.example": NOW - 60})
+    shared = look(host, NOW).shared
+    assert shared is not None
+    assert "node1.a.example, node1.b.example" in shared.message
+    write(host, {"node1.a.example": NOW - 60, "node1.b.example": NOW - 26 * HOUR})
+    assert look(host, NOW).shared is None
+
+
 def test_an_own_entry_from_the_future_says_nothing(host: Host) -> None:
     write(host, {"node1": NOW + 60})
     assert look(host, NOW).own_entry_at is None

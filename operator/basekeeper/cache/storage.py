@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,12 @@ def look(host: Host, now: float) -> Storage:
             unknown.append(Unknown(message, "compute_nodes", identity_of(bytes(path))))
         else:
             notes.append(Note("RegistryUnreadable", message, "compute_nodes"))
-    own = [seen for name, seen in entries.items() if is_own(host, name) and seen <= now]
-    others = {name: seen for name, seen in entries.items() if not is_own(host, name)}
+    ours = {name: seen for name, seen in entries.items() if is_own(host, name)}
+    own = [seen for seen in ours.values() if seen <= now]
+    others = {name: seen for name, seen in entries.items() if name not in ours}
+    present = {name: seen for name, seen in ours.items() if now - seen < FRESH}
+    if not _can_be_one(present):
+        others |= present
     fresh = sorted(name for name, seen in others.items() if now - seen < FRESH)
     stale = sorted(others.keys() - set(fresh))
     if stale and by_type is None:
@@ -84,6 +88,12 @@ def is_own(host: Host, name: str) -> bool:
     """
     mine, other = (host.nova_host or host.node).lower(), name.lower()
     return mine == other or mine.startswith(f"{other}.") or other.startswith(f"{mine}.")
+
+
+def _can_be_one(names: Iterable[str]) -> bool:
+    """Whether all these can name one host: a short name may have one domain, not two."""
+    longest_first = sorted((name.lower() for name in names), key=len, reverse=True)
+    return all(f"{longest_first[0]}.".startswith(f"{name}.") for name in longest_first)
 
 
 def _read_registry(path: Path) -> tuple[Mapping[str, float], str | None]:
