@@ -222,7 +222,7 @@ def test_what_says_where_things_are_is_seen_by_kubectl_exec_too(values: Path | N
     assert {"BASEKEEPER_INSTANCES_PATH", "BASEKEEPER_STATE_DIR", "BASEKEEPER_LIBVIRT", "BASEKEEPER_NOVA_HOST"} <= ours
 
 
-def test_a_command_that_is_run_in_a_pod_looks_where_the_pods_variables_say(tmp_path: Path) -> None:
+def test_a_command_that_is_run_in_a_pod_looks_where_the_pods_variables_say_and_names_the_node(tmp_path: Path) -> None:
     tree = NovaTree(tmp_path / "nova/instances", base_name="cache")
     base = tree.add_base("image")
     given = {item["name"]: item.get("value", "") for item in container_of(rendered("helm4"), "agent")["env"]}
@@ -231,6 +231,7 @@ def test_a_command_that_is_run_in_a_pod_looks_where_the_pods_variables_say(tmp_p
         "BASEKEEPER_BASE_DIR": str(base.parent),
         "BASEKEEPER_STATE_DIR": str(tmp_path / "state"),
         "BASEKEEPER_LIBVIRT": "none",
+        "NODE_NAME": "compute-7",
         "BASEKEEPER_SNAPSHOTS_DIR": "",  # as a template leaves it that found nothing to say
         "PYTHONPATH": str(ROOT / "operator"),
     }
@@ -238,7 +239,9 @@ def test_a_command_that_is_run_in_a_pod_looks_where_the_pods_variables_say(tmp_p
         [sys.executable, "-m", "basekeeper", "plan", "-o", "json"], env=environment, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert [row["name"] for row in json.loads(done.stdout)["files"]] == [base.name]
+    document = json.loads(done.stdout)
+    assert [row["name"] for row in document["files"]] == [base.name]
+    assert document["node"] == "compute-7"
 
 
 def test_nova_knows_a_host_by_its_nodes_name_not_by_the_pods() -> None:

@@ -3,6 +3,7 @@
 import errno
 import functools
 import inspect
+import os
 import socket
 import stat
 import sys
@@ -191,6 +192,11 @@ def _with(
     return wrapper
 
 
+def _node() -> str:
+    """The name of this node: a pod's host name is the pod's, so the chart gives it."""
+    return os.environ.get("NODE_NAME") or socket.gethostname()
+
+
 def _host(
     instances_path: str,
     base_dir: str | None,
@@ -206,7 +212,7 @@ def _host(
     """The engine's view of this host. Raises UsageError."""
     instances = _instances(instances_path) if must_exist else _path("--instances-path", instances_path)
     return Host(
-        node=socket.gethostname(),
+        node=_node(),
         instances=instances,
         base=_path("--base-dir", base_dir) if base_dir else instances / "_base",
         snapshots=_path("--snapshots-dir", snapshots_dir) if snapshots_dir else instances / "snapshots",
@@ -250,7 +256,7 @@ def _policy(path: str | None) -> Policy:
     if path is None:
         return Policy()
     try:
-        return to_engine(manifest.load(Path(path)), socket.gethostname())
+        return to_engine(manifest.load(Path(path)), _node())
     except manifest.PolicyError as error:
         raise UsageError(str(error)) from error
 
