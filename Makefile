@@ -24,8 +24,12 @@ demo: ## see basekeeper work on a cache of its own, nothing of this host is touc
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: cluster-demo
-cluster-demo: setup kubelets ## see the chart work on two real kubelets, in namespaces of their own; root only
+cluster-demo: as-root setup kubelets ## see the chart work on two real kubelets, in namespaces of their own; root only
 	@$(BIN)/python scripts/cluster_demo.py
+
+.PHONY: as-root
+as-root:
+	@[ "$$(id -u)" -eq 0 ] || { echo "kubelets need root: run it as root" >&2; exit 1; }
 
 .PHONY: test
 test: setup lint controlplane tools kubelets ## everything that must hold: lint, unit tests, tests on real libvirt, qemu and Kubernetes
@@ -54,7 +58,7 @@ test-chart: controlplane tools ## the tests of the Helm chart: rendered, checked
 	$(BIN)/pytest $(WORKERS) tests/chart
 
 .PHONY: test-kubelet
-test-kubelet: kubelets ## the tests on a cluster with real kubelets; root only
+test-kubelet: as-root kubelets ## the tests on a cluster with real kubelets; root only
 	$(BIN)/pytest $(WORKERS) tests/kubelet
 
 .PHONY: test-image

@@ -38,9 +38,9 @@ def tool(name: str) -> Path:
 
 
 @functools.cache
-def _home() -> str:
-    """A home without anybody's settings; it is empty and stays so."""
-    return tempfile.mkdtemp(prefix="basekeeper-helm-")
+def _home() -> tempfile.TemporaryDirectory[str]:
+    """A home without anybody's settings; it is gone when the tests are."""
+    return tempfile.TemporaryDirectory(prefix="basekeeper-helm-")
 
 
 def helm(
@@ -48,7 +48,7 @@ def helm(
 ) -> subprocess.CompletedProcess[str]:
     """Run Helm, with a cluster or without one."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBE"))}
-    environment |= {"HOME": _home(), "KUBECONFIG": str(kubeconfig or "/dev/null")}
+    environment |= {"HOME": _home().name, "KUBECONFIG": str(kubeconfig or "/dev/null")}
     command = [str(tool(version) / _PROGRAM[version]), *words]
     return subprocess.run(
         command, env=environment, input=stdin or "", capture_output=True, text=True, check=False, timeout=120

@@ -127,6 +127,21 @@ def test_nothing_is_left_of_a_cluster_whose_owner_was_killed() -> None:
     eventually(lambda: not remains(root), "cgroups and directories go")
 
 
+def test_a_demonstration_that_is_interrupted_says_so_in_a_sentence() -> None:
+    # Whoever runs the tests in the background ignores the signal, and so would all that they start.
+    command = ["env", "--default-signal=INT", sys.executable, str(TOP / "scripts/cluster_demo.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        said = ""
+        while "ready after" not in said:
+            said += demo.stdout.readline()
+        demo.send_signal(signal.SIGINT)
+        said = demo.stdout.read()
+    assert demo.returncode == 1
+    assert "cluster-demo: stopped; everything has ended and is gone" in said
+    assert "Traceback" not in said
+
+
 def test_what_a_killed_keeper_leaves_goes_with_the_next_start() -> None:
     other, root, processes = start_elsewhere()
     keeper, *inside = processes
