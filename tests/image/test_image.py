@@ -29,8 +29,8 @@ INSTANCES = Path("/var/lib/nova/instances")
 
 def build(archive: Path, *options: str, **environment: str) -> Image:
     command = [str(ROOT / "scripts/image"), "--output", str(archive), *options]
-    # Ten minutes: the first build on a machine also makes a base image.
-    subprocess.run(command, check=True, timeout=600, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    # A quarter of an hour: the first build on a machine also makes a base image, and there may be a queue.
+    subprocess.run(command, check=True, timeout=900, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     return unpack(archive, archive.with_suffix(""))
 
 
