@@ -1,6 +1,9 @@
 """What pages tell people to open, type and apply is there and is valid: links, commands, policies, values, targets."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -215,3 +218,16 @@ def test_every_target_and_file_of_the_project_that_a_page_names_exists(page: Pat
             if not (ROOT / path.rstrip(".")).exists():
                 lost.add(path)
     assert lost == set()
+
+
+def test_the_policy_that_the_hand_over_makes_of_a_nova_conf_only_audits(tmp_path: Path) -> None:
+    conf = tmp_path / "nova.conf"
+    conf.write_text("[image_cache]\nmanager_interval = 600\n", encoding="utf-8")
+    (line,) = [line for line in typed(ROOT / "docs/hand-over.md") if line.startswith("basekeeper import-nova-conf --")]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    line = line.replace("/etc/nova/nova.conf", str(conf))
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env={"PATH": path}, check=True, timeout=60)
+    made = yaml.safe_load((tmp_path / "policy.yaml").read_text(encoding="utf-8"))
+    assert made["metadata"]["name"] == values()["policy"]["name"]
+    assert made["spec"]["mode"] == "Audit"
+    assert made["spec"]["interval"] == "10m"
