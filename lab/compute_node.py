@@ -25,10 +25,9 @@ import uuid
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lab.libvirt_files import recall_capabilities, remember_capabilities, write_accounts
+from lab.opening import Opening
 
 START_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 60.0
@@ -68,7 +67,7 @@ def available() -> str | None:
     return None
 
 
-class ComputeNode:
+class ComputeNode(Opening):
     """One hypervisor: a host name, a libvirtd, and whatever runs in it."""
 
     def __init__(
@@ -98,19 +97,9 @@ class ComputeNode:
 
     # --- life --------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        try:
-            self._start_keeper()
-            self.start_libvirtd()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def _open(self) -> None:
+        self._start_keeper()
+        self.start_libvirtd()
 
     def close(self) -> None:
         """End libvirtd and every domain, and remove the node's directory; once more does no harm."""

@@ -22,8 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lab import audit_log
 from lab.certificates import Authority, make_signing_key
@@ -40,6 +39,7 @@ from lab.control_plane_programs import (
 )
 from lab.daemons import Daemons, free_ports
 from lab.network import SERVICE_ADDRESS, Network
+from lab.opening import Opening
 from lab.proxy import FaultyProxy
 
 Object = dict[str, Any]
@@ -61,7 +61,7 @@ class ApiError(LabError):
         self.status = status
 
 
-class ControlPlane:
+class ControlPlane(Opening):
     """One cluster, ready when the context is entered and gone when it is left."""
 
     def __init__(
@@ -89,25 +89,15 @@ class ControlPlane:
 
     # --- life --------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        try:
-            self._daemons.__enter__()
-            self._write_files()
-            self.start_etcd()
-            self.start_api_server()
-            if self._with_controller_manager:
-                self.start_controller_manager()
-            if self._network:
-                self._start(SCHEDULER, self._installation.scheduler(self.kubeconfig_of(SCHEDULER)))
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def _open(self) -> None:
+        self._daemons.__enter__()
+        self._write_files()
+        self.start_etcd()
+        self.start_api_server()
+        if self._with_controller_manager:
+            self.start_controller_manager()
+        if self._network:
+            self._start(SCHEDULER, self._installation.scheduler(self.kubeconfig_of(SCHEDULER)))
 
     def close(self) -> None:
         """End every process and remove every file; once more does no harm."""

@@ -16,16 +16,15 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lab.compute_node import LabError, has_ended
+from lab.opening import Opening
 
 # Below what Linux gives to outgoing connections: a port stays free while its daemon is away for a moment.
 _PORTS = range(20000, 32000)
 
 
-class Daemons:
+class Daemons(Opening):
     """Processes with names, and a directory for their files and logs."""
 
     def __init__(self) -> None:
@@ -35,7 +34,7 @@ class Daemons:
         self._pids: dict[str, int] = {}
         self._keeper: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
         self._keeper = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("daemon_keeper.py")), str(self.root)],
             stdin=subprocess.PIPE,
@@ -44,12 +43,6 @@ class Daemons:
             bufsize=1,
             start_new_session=True,  # Ctrl-C is for the owner, who then closes everything in order
         )
-        return self
-
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End every daemon and remove the directory; once more does no harm."""

@@ -20,14 +20,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lab import kube_node_keeper
 from lab.compute_node import LabError
 from lab.control_plane import ApiError, ControlPlane
 from lab.control_plane_programs import tool
 from lab.network import BRIDGE, GATEWAY, POD_NETWORK, Network, node_address, pod_range
+from lab.opening import Opening
 
 PAUSE_IMAGE = "localhost/pause:1"
 READY_TIMEOUT = 120.0
@@ -51,7 +51,7 @@ def clean_up() -> None:
             kube_node_keeper.remove(json.load(file))
 
 
-class KubeNode:
+class KubeNode(Opening):
     """A kubelet and its containerd, ready when the context is entered and gone when it is left."""
 
     def __init__(self, name: str, number: int, cluster: ControlPlane, network: Network) -> None:
@@ -71,18 +71,8 @@ class KubeNode:
 
     # --- life --------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        try:
-            self._start_keeper()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def _open(self) -> None:
+        self._start_keeper()
 
     def close(self) -> None:
         """End the node and every pod on it, and remove its directories; once more does no harm."""

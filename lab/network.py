@@ -12,10 +12,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lab.compute_node import LabError
+from lab.opening import Opening
 
 BRIDGE = "basekeeper"
 GATEWAY = "10.244.0.1"
@@ -34,7 +33,7 @@ def pod_range(number: int) -> tuple[str, str]:
     return f"10.244.{number}.1", f"10.244.{number}.254"
 
 
-class Network:
+class Network(Opening):
     """A network namespace with a bridge for pods, there until the context is left."""
 
     def __init__(self) -> None:
@@ -45,7 +44,7 @@ class Network:
         self.port: int = self._listener.getsockname()[1]
         self._keeper: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
         keeper = [sys.executable, "-I", str(Path(__file__).with_name("network_keeper.py"))]
         # What listens is made out here and handed in: a socket stays in the network where it was made.
         self._keeper = subprocess.Popen(
@@ -58,28 +57,18 @@ class Network:
             start_new_session=True,  # Ctrl-C is for the owner, who then closes everything in order
         )
         self._listener.close()
-        try:
-            self._hear()  # only then is it in a network of its own
-            for command in (
-                "link set lo up",
-                f"address add {SERVICE_ADDRESS}/32 dev lo",
-                f"link add {BRIDGE} type bridge",
-                f"address add {GATEWAY}/16 dev {BRIDGE}",
-                *(f"address add {node_address(number)}/16 dev {BRIDGE}" for number in range(1, 9)),
-                f"link set {BRIDGE} up",
-            ):
-                self._configure(command)
-            self._tell("serve")
-            self._hear()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        self._hear()  # only then is it in a network of its own
+        for command in (
+            "link set lo up",
+            f"address add {SERVICE_ADDRESS}/32 dev lo",
+            f"link add {BRIDGE} type bridge",
+            f"address add {GATEWAY}/16 dev {BRIDGE}",
+            *(f"address add {node_address(number)}/16 dev {BRIDGE}" for number in range(1, 9)),
+            f"link set {BRIDGE} up",
+        ):
+            self._configure(command)
+        self._tell("serve")
+        self._hear()
 
     def close(self) -> None:
         """End what leads into the network; once more does no harm."""

@@ -14,13 +14,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
 from lab.compute_node import LabError
 from lab.daemons import Daemons, free_ports
+from lab.opening import Opening
 
 _NAME = "prometheus"
 _START_TIMEOUT = 60.0
@@ -43,7 +43,7 @@ def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=120)
 
 
-class Prometheus:
+class Prometheus(Opening):
     """A server that keeps what it scrapes for as long as the context lasts."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -52,18 +52,12 @@ class Prometheus:
         self._daemons = Daemons()
         (self._port,) = free_ports(1)
 
-    def __enter__(self) -> Self:
-        try:
-            self._daemons.__enter__()
-            self._start()
-        except BaseException:
-            self._daemons.close()
-            raise
-        return self
+    def _open(self) -> None:
+        self._daemons.__enter__()
+        self._start()
 
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End it and remove its directory; once more does no harm."""
         self._daemons.close()
 
     def _start(self) -> None:

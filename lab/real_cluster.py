@@ -17,8 +17,6 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lab import compute_node, kube_node
 from lab.compute_node import ComputeNode, LabError
@@ -29,6 +27,7 @@ from lab.kube_node import KubeNode
 from lab.libvirt_files import NOVA
 from lab.network import Network
 from lab.nova_tree import NovaTree
+from lab.opening import Opening
 
 INSTANCES = Path("/var/lib/nova/instances")
 # As openstack-helm labels a host that is both: agents go to the first kind, the controller to the second.
@@ -108,7 +107,7 @@ class Machine:
         return self.kube.root / Path(path).relative_to("/")
 
 
-class RealCluster:
+class RealCluster(Opening):
     """The control plane and its nodes, ready when the context is entered and gone when it is left."""
 
     def __init__(self, *names: str) -> None:
@@ -119,30 +118,20 @@ class RealCluster:
         self._stack = ExitStack()
         self.machines: dict[str, Machine] = {}
 
-    def __enter__(self) -> Self:
-        try:
-            kube_node.clean_up()
-            self.network = self._stack.enter_context(Network())
-            control = ControlPlane(version="current", network=self.network, nodes=self._names)
-            self.control = self._stack.enter_context(control)
-            for number, name in enumerate(self._names, 1):
-                self.machines[name] = self._start(name, number)
-            pause = self.control.root / "pause.tar"
-            write_pause_image(pause)
-            self.load(pause)
-            for name, machine in self.machines.items():
-                machine.kube.wait_until_ready()
-                labels = {"metadata": {"labels": LABELS}}
-                self.control.api("PATCH", f"/api/v1/nodes/{name}", labels, content_type=_MERGE)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def _open(self) -> None:
+        kube_node.clean_up()
+        self.network = self._stack.enter_context(Network())
+        control = ControlPlane(version="current", network=self.network, nodes=self._names)
+        self.control = self._stack.enter_context(control)
+        for number, name in enumerate(self._names, 1):
+            self.machines[name] = self._start(name, number)
+        pause = self.control.root / "pause.tar"
+        write_pause_image(pause)
+        self.load(pause)
+        for name, machine in self.machines.items():
+            machine.kube.wait_until_ready()
+            labels = {"metadata": {"labels": LABELS}}
+            self.control.api("PATCH", f"/api/v1/nodes/{name}", labels, content_type=_MERGE)
 
     def close(self) -> None:
         """End everything and remove it; once more does no harm."""
