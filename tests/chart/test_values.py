@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.chart.helm import CHART, template
+from tests.chart.helm import CHART, objects, template
 
 Schema = dict[str, Any]
 Path = tuple[str, ...]
@@ -300,3 +300,15 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
 def test_what_is_just_right_is_taken(case: str, version: str) -> None:
     done = template(version, extra=NEIGHBOURS[case])
     assert done.returncode == 0, done.stderr
+
+
+def test_a_label_for_one_kind_of_object_wins_over_that_for_all_and_is_there_once(version: str) -> None:
+    monitoring = {
+        part: {"enabled": True, "labels": {"team": "watchers"}} for part in ("podMonitor", "alerts", "dashboards")
+    }
+    done = template(version, extra={"commonLabels": {"team": "cloud"}, **monitoring})
+    assert done.returncode == 0, done.stderr
+    kinds = ("PodMonitor", "PrometheusRule", "ConfigMap")
+    teams = {item["kind"]: item["metadata"]["labels"]["team"] for item in objects(done.stdout)}
+    assert teams == {kind: "watchers" if kind in kinds else "cloud" for kind in teams}
+    assert teams.keys() >= set(kinds)

@@ -23,6 +23,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
+{{- /* With labels on top, each name once: not all who read manifests bear a name twice. */}}
+{{- define "basekeeper.labelsAnd" -}}
+{{- toYaml (merge (deepCopy (.labels | default dict)) (include "basekeeper.labels" .root | fromYaml)) -}}
+{{- end -}}
+
 {{- /* Without the chart's version: a new chart that changes nothing of a pod restarts none. */}}
 {{- define "basekeeper.podLabels" -}}
 {{- $own := include "basekeeper.selectorLabels" .root | fromYaml -}}
