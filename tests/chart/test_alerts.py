@@ -82,7 +82,7 @@ def test_every_hold_is_told_of_by_an_alert_or_ends_by_itself_or_was_ordered() ->
 
 
 def test_every_metric_and_label_of_a_rule_is_one_of_the_programs() -> None:
-    known = {"up": {"job"}, "process_start_time_seconds": set[str]()}
+    known = {"up": {"job"}}
     values: dict[tuple[str, str], set[str]] = {}
     for metrics in (AgentMetrics(), ControllerMetrics()):
         for family in metrics.registry.collect():
@@ -91,7 +91,7 @@ def test_every_metric_and_label_of_a_rule_is_one_of_the_programs() -> None:
                 for label, value in sample.labels.items():
                     values.setdefault((sample.name, label), set()).add(value)
     for rule in ALERTS.values():
-        found = re.findall(r"\b(basekeeper_\w+|process_\w+|up)\b(?:\{([^}]*)\})?", rule["expr"])
+        found = re.findall(r"\b(basekeeper_\w+|up)\b(?:\{([^}]*)\})?", rule["expr"])
         assert found
         for name, matchers in found:
             assert name in known

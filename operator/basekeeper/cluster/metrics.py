@@ -30,6 +30,8 @@ class ProgramMetrics:
         ProcessCollector(registry=self.registry)
         release = self.gauge("basekeeper_build_info", "1; `version` is the release", {"version": [__version__]})
         release.labels(__version__).set(1)
+        # Beside process_start_time_seconds: every exporter has that, and a rule over all of them is dear.
+        self.gauge("basekeeper_start_timestamp_seconds", "when the program was started").set_to_current_time()
         self.watch_up = self.gauge("basekeeper_watch_up", f"1 while {watches}")
         self._requests = Counter(
             "basekeeper_api_requests_total",
