@@ -312,3 +312,23 @@ def test_a_label_for_one_kind_of_object_wins_over_that_for_all_and_is_there_once
     teams = {item["kind"]: item["metadata"]["labels"]["team"] for item in objects(done.stdout)}
     assert teams == {kind: "watchers" if kind in kinds else "cloud" for kind in teams}
     assert teams.keys() >= set(kinds)
+
+
+def test_a_uid_of_a_directory_service_stays_a_whole_number(version: str) -> None:
+    """Numbers of a values file are floats to Helm, which writes those from a million on with an exponent."""
+    uid, seconds = 1_234_567_890, 1_000_000
+    numbers = {
+        "agent": {"identity": {"user": uid, "group": uid}, "terminationGracePeriodSeconds": seconds},
+        "controller": {"user": uid, "terminationGracePeriodSeconds": seconds},
+    }
+    done = template(version, extra=numbers)
+    assert done.returncode == 0, done.stderr
+    pods = [
+        item["spec"]["template"]["spec"] for item in objects(done.stdout) if item["kind"] in {"DaemonSet", "Deployment"}
+    ]
+    for pod in pods:
+        assert pod["terminationGracePeriodSeconds"] == seconds
+        wanted = pod["containers"][0]["securityContext"]
+        assert (wanted["runAsUser"], wanted["runAsGroup"]) == (uid, uid)
+        assert isinstance(wanted["runAsUser"], int)
+    assert len(pods) == len(("agent", "controller"))

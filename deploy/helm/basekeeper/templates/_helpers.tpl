@@ -67,8 +67,8 @@ capabilities:
   drop: [ALL]
 readOnlyRootFilesystem: true
 runAsNonRoot: true
-runAsUser: {{ .Values.controller.user }}
-runAsGroup: {{ .Values.controller.user }}
+runAsUser: {{ int64 .Values.controller.user }}
+runAsGroup: {{ int64 .Values.controller.user }}
 {{- end -}}
 
 {{- define "basekeeper.probes" -}}
