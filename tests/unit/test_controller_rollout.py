@@ -386,18 +386,25 @@ def test_whatever_happens_only_a_wave_makes_a_node_remove_more(steps: list[tuple
         assert cluster.reconcile() == set(), "it comes to rest"
 
 
-def _told_lately(cluster: Cluster) -> set[tuple[str, Any]]:
-    return {(name, (spec.get("rollout") or {}).get("movedAt")) for name, spec in cluster.specs.items()}
+def _told_lately(cluster: Cluster) -> set[tuple[str, Any, Any]]:
+    return {
+        (name, (spec.get("policy") or {}).get("uid"), (spec.get("rollout") or {}).get("movedAt"))
+        for name, spec in cluster.specs.items()
+    }
 
 
-def _count_waves(cluster: Cluster, before: set[tuple[str, Any]]) -> None:
-    """No policy has told more nodes within its interval than it may, but for what a smaller number finds there."""
-    new = {name for name, at in _told_lately(cluster) - before if at is not None}
+def _count_waves(cluster: Cluster, before: set[tuple[str, Any, Any]]) -> None:
+    """No policy has told more nodes within its interval than it may; whom it told within it, it may tell again."""
+    new = {name for name, _, at in _told_lately(cluster) - before if at is not None}
     for name, item in cluster.policies.items():
         followers = {node for node, spec in cluster.specs.items() if spec.get("policy", {}).get("uid") == item.uid}
-        if item.spec is not None and new & followers:
+        if item.spec is None:
+            continue
+        since = timestamp(cluster.now - item.spec.interval)
+        again = {node for node, uid, at in before if uid == item.uid and at is not None and at > since}
+        if (new - again) & followers:
             moved = [cluster.specs[node].get("rollout", {}).get("movedAt") for node in followers]
-            lately = [at for at in moved if at is not None and at > timestamp(cluster.now - item.spec.interval)]
+            lately = [at for at in moved if at is not None and at > since]
             assert len(lately) <= item.spec.rollout.most(len(followers)), name
 
 
