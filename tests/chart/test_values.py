@@ -214,6 +214,10 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
         {"agent": {"paths": {"instances": "/var/lib/nova/../instances"}}},
         "the path /var/lib/nova/../instances is not plain",
     ),
+    "a variable where a volume is": (
+        {"agent": {"paths": {"state": "/srv/basekeeper/$(NODE_NAME)"}}},
+        "/srv/basekeeper/$(NODE_NAME) would be a volume, and Kubernetes puts no variables into the paths of volumes",
+    ),
     "a ledger among the instances": (
         {"agent": {"paths": {"state": "/var/lib/nova/instances/.ledger"}}},
         "agent.paths.state (/var/lib/nova/instances/.ledger) lies in /var/lib/nova/instances",
@@ -283,7 +287,7 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
         "agent": {"paths": {"base": "/srv/base", "extra": [{"path": "/srv/base"}, {"path": "/srv", "readOnly": True}]}}
     },
     "a ledger for each of the hosts that share nova's directory": {
-        "agent": {"paths": {"state": "/srv/basekeeper/$(NODE_NAME)"}}
+        "agent": {"paths": {"state": "/var/lib/nova/basekeeper/$(NODE_NAME)"}}
     },
     "a registry with a port": {"image": {"repository": "registry:5000/some/basekeeper"}},
     "no libvirt and whatever directory": {"agent": {"libvirt": {"uri": "none", "socketDirectory": "/srv/none"}}},
