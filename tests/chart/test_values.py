@@ -218,6 +218,10 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
         {"agent": {"paths": {"state": "/srv/basekeeper/$(NODE_NAME)"}}},
         "/srv/basekeeper/$(NODE_NAME) would be a volume, and Kubernetes puts no variables into the paths of volumes",
     ),
+    "a variable that the chart sets": (
+        {"agent": {"extraEnv": [{"name": "BASEKEEPER_STATE_DIR", "value": "/srv/ledger"}]}},
+        "agent.extraEnv names BASEKEEPER_STATE_DIR, which the chart sets itself",
+    ),
     "a ledger among the instances": (
         {"agent": {"paths": {"state": "/var/lib/nova/instances/.ledger"}}},
         "agent.paths.state (/var/lib/nova/instances/.ledger) lies in /var/lib/nova/instances",
@@ -289,6 +293,7 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
     "a ledger for each of the hosts that share nova's directory": {
         "agent": {"paths": {"state": "/var/lib/nova/basekeeper/$(NODE_NAME)"}}
     },
+    "a variable of somebody else's": {"agent": {"extraEnv": [{"name": "TZ", "value": "Europe/Berlin"}]}},
     "a registry with a port": {"image": {"repository": "registry:5000/some/basekeeper"}},
     "no libvirt and whatever directory": {"agent": {"libvirt": {"uri": "none", "socketDirectory": "/srv/none"}}},
     "a policy whose definition is there": {"policy": {"create": True}},
