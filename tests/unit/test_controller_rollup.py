@@ -162,6 +162,23 @@ def test_every_node_is_counted_once_and_the_worst_come_first(
     PolicyStatus.model_validate(status)
 
 
+@pytest.mark.parametrize("ill", [FAILS, BREAKER])
+def test_a_node_in_trouble_that_falls_silent_is_stale_and_its_last_word_is_told(ill: dict[str, Any]) -> None:
+    cluster = audited(2)
+    cluster.ill = {"node-000": ill}
+    cluster.report()
+    assert row_of(cluster, "node-000")["state"] in {"Failing", "BreakerOpen"}
+    word = row_of(cluster, "node-000")["message"]
+    since = timestamp(cluster.now)
+    cluster.mute = {"node-000"}
+    cluster.now += 3 * HOUR
+    cluster.report()
+    assert row_of(cluster, "node-000")["state"] == "Stale"
+    assert row_of(cluster, "node-000")["message"] == f"silent since {since}; it said: {word}"
+    counts = told(cluster)["nodes"]
+    assert (counts["stale"], counts["failing"], counts["reporting"]) == (1, 0, 1)
+
+
 def test_the_worst_five_hundred_are_told_and_all_are_counted() -> None:
     cluster = audited(MAX_ROWS + 1)
     cluster.ill["node-500"] = FAILS

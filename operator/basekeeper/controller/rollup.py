@@ -95,12 +95,12 @@ def _state(wanted: Wanted, cache: NodeCache | None, now: float, *, current: bool
     if cache is None or cache.said.heartbeat is None:
         return NodeState.MISSING
     said = cache.said
+    if now - cache.said.heartbeat > STALE_AFTER:
+        return NodeState.STALE  # whatever it said: nobody knows whether it still holds
     if said.failing is not None:
         return NodeState.FAILING
     if said.breaker is not None:
         return NodeState.BREAKER_OPEN
-    if now - cache.said.heartbeat > STALE_AFTER:
-        return NodeState.STALE
     if wanted.waiting:
         return NodeState.WAITING
     if not current:
@@ -165,7 +165,7 @@ def _counts(followers: Sequence[_Follower], losers: Sequence[Wanted], now: float
         "stale": len(followers) - fresh - missing,
         "missing": missing,
         "holding": sum(said.holding is not None for said in saids),
-        "failing": sum(said.failing is not None or said.breaker is not None for said in saids),
+        "failing": sum(item.state in (NodeState.FAILING, NodeState.BREAKER_OPEN) for item in followers),
         "waiting": sum(item.wanted.waiting for item in followers),
         "overridden": len(losers),
     }
@@ -196,9 +196,10 @@ def _row(item: _Follower) -> dict[str, Any]:
 
 def _matter(state: NodeState, cache: NodeCache) -> str | None:
     said = cache.said
+    matter = said.failing or said.breaker or said.holding
     if state is NodeState.STALE and said.heartbeat is not None:
-        return f"silent since {timestamp(said.heartbeat)}"
-    return said.failing or said.breaker or said.holding
+        return f"silent since {timestamp(said.heartbeat)}" + (f"; it said: {matter}" if matter else "")
+    return matter
 
 
 # --- conditions ----------------------------------------------------------------------------------------------------
