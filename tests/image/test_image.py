@@ -256,3 +256,13 @@ def test_the_dockerfile_is_clean_to_hadolint() -> None:
         [ROOT / ".venv/bin/hadolint", ROOT / "Dockerfile"], check=False, capture_output=True, text=True
     )
     assert hadolint.returncode == 0, hadolint.stdout
+
+
+def test_the_first_build_on_a_machine_gets_as_far_as_its_base(tmp_path: Path) -> None:
+    """The suite's own image may come out of a cache; here is none, and a base that is nowhere ends it."""
+    done = subprocess.run(
+        [ROOT / "scripts/image", "--base", "localhost/nowhere:1"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("image: no base image localhost/nowhere:1: ")
