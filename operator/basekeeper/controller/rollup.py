@@ -132,7 +132,7 @@ def _status(
     status = {
         "observedGeneration": policy.generation,
         "conditions": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in conditions],
-        "nodes": _counts(followers, losers, now),
+        "nodes": _counts(followers, losers),
         "totals": totals,
         "reclaimable": format_size(totals["reclaimableBytes"]),
         "nodeStatuses": [_row(item) for item in rows[:MAX_ROWS]],
@@ -153,19 +153,18 @@ def _sum(caches: Iterable[NodeCache], what: str, most: int) -> int:
     return min(most, sum(cache.said.cache.get(what, 0) for cache in caches))
 
 
-def _counts(followers: Sequence[_Follower], losers: Sequence[Wanted], now: float) -> dict[str, int]:
-    beats = [item.cache.said.heartbeat if item.cache is not None else None for item in followers]
+def _counts(followers: Sequence[_Follower], losers: Sequence[Wanted]) -> dict[str, int]:
     saids = [item.cache.said for item in followers if item.cache is not None]
-    fresh = sum(beat is not None and now - beat <= STALE_AFTER for beat in beats)
-    missing = sum(beat is None for beat in beats)
+    seen = Counter(item.state for item in followers)
+    stale, missing = seen[NodeState.STALE], seen[NodeState.MISSING]
     return {
         "matched": len(followers),
         "current": sum(item.current for item in followers),
-        "reporting": fresh,
-        "stale": len(followers) - fresh - missing,
+        "reporting": len(followers) - stale - missing,
+        "stale": stale,
         "missing": missing,
         "holding": sum(said.holding is not None for said in saids),
-        "failing": sum(item.state in (NodeState.FAILING, NodeState.BREAKER_OPEN) for item in followers),
+        "failing": seen[NodeState.FAILING] + seen[NodeState.BREAKER_OPEN],
         "waiting": sum(item.wanted.waiting for item in followers),
         "overridden": len(losers),
     }
