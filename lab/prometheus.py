@@ -6,19 +6,18 @@
 `config` is what `prometheus.yml` holds. Both programs are built by `scripts/tool` when they are not there yet.
 """
 
-import functools
 import json
 import subprocess
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lab.compute_node import LabError
+from lab.control_plane_programs import tool
 from lab.daemons import Daemons, free_ports
 from lab.opening import Opening
 
@@ -27,19 +26,9 @@ _START_TIMEOUT = 60.0
 Series = dict[str, Any]
 
 
-@functools.cache
-def programs() -> Path:
-    """Find the directory of prometheus and promtool."""
-    script = Path(__file__).parent.parent / "scripts/tool"
-    done = subprocess.run([str(script), _NAME], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LabError(f"no Prometheus: {done.stderr.strip()}")
-    return Path(done.stdout.splitlines()[-1])
-
-
 def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run promtool, which may read what is given from its standard input."""
-    command = [str(programs() / "promtool"), *words]
+    command = [str(tool(_NAME) / "promtool"), *words]
     return subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -67,7 +56,7 @@ class Prometheus(Opening):
         self._daemons.start(
             _NAME,
             [
-                str(programs() / _NAME),
+                str(tool(_NAME) / _NAME),
                 f"--config.file={file}",
                 f"--storage.tsdb.path={root / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self._port}",

@@ -1,15 +1,10 @@
 """The chart in a real API server, by Helm 3 or Helm 4."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from lab.compute_node import LabError
 from lab.control_plane import ControlPlane
 from tests.chart.helm import CHART, NAMESPACE, RELEASE, helm
 from tests.cluster.fleet import POLICIES, eventually
@@ -17,17 +12,6 @@ from tests.cluster.fleet import POLICIES, eventually
 CRDS = ("imagecachepolicies.basekeeper.io", "nodeimagecaches.basekeeper.io")
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 Object = dict[str, Any]
-
-
-@contextmanager
-def started() -> Iterator[ControlPlane]:
-    """A control plane while the context is open; it fails, never skips, where none can run."""
-    with ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(ControlPlane())
-        except LabError as error:
-            pytest.fail(f"no control plane can run here: {error}", pytrace=False)
-        yield cluster
 
 
 @dataclass

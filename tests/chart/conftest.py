@@ -7,7 +7,7 @@ import pytest
 
 from lab.control_plane import ControlPlane
 from tests.chart import helm
-from tests.chart.cluster import started
+from tests.cluster.fleet import started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

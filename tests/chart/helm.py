@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from lab.control_plane_programs import tool
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm/basekeeper"
@@ -27,14 +29,6 @@ Object = dict[str, Any]
 def name_of(values: Path | None) -> str:
     """How a test is called after a set of values."""
     return "defaults" if values is None else values.stem
-
-
-@functools.cache
-def tool(name: str) -> Path:
-    """The directory of a tool that lab/tools pins; it is built when it is not there yet."""
-    done = subprocess.run([str(ROOT / "scripts/tool"), name], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.splitlines()[-1])
 
 
 @functools.cache

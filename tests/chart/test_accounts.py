@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.chart.cluster import Cluster, started
+from tests.chart.cluster import Cluster
 from tests.chart.helm import ROOT, objects
 from tests.cluster.asking import APPLY, MERGE, Answer, ask
-from tests.cluster.fleet import CACHES, POLICIES, eventually
+from tests.cluster.fleet import CACHES, POLICIES, eventually, started
 
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 Object = dict[str, Any]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lab.control_plane import ControlPlane
-from tests.chart.cluster import CRDS, started
+from tests.chart.cluster import CRDS
 from tests.chart.helm import DEPLOY, NAMESPACE, ROOT, text
+from tests.cluster.fleet import started
 
 MONITORING = ("podmonitors", "prometheusrules")
 

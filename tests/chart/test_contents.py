@@ -14,8 +14,9 @@ from typer.main import get_command
 import basekeeper
 from basekeeper.cli.app import app
 from basekeeper.resources.generated import policy_spec
+from lab.control_plane_programs import tool
 from lab.nova_tree import NovaTree
-from tests.chart.helm import CHART, DEPLOY, NAMESPACE, ROOT, Object, objects, of_kind, one, rendered, template, tool
+from tests.chart.helm import CHART, DEPLOY, NAMESPACE, ROOT, Object, objects, of_kind, one, rendered, template
 
 ROOT_VALUES = CHART / "ci/root-values.yaml"
 EVERYTHING = CHART / "ci/everything-values.yaml"

@@ -9,6 +9,7 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
+from lab.control_plane_programs import tool
 from tests.chart.helm import (
     CHART,
     HELMS,
@@ -19,7 +20,6 @@ from tests.chart.helm import (
     of_kind,
     rendered,
     text,
-    tool,
 )
 
 OLDEST = "1.30"

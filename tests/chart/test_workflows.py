@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lab.control_plane_programs import tool
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
@@ -18,11 +20,8 @@ def jobs(workflow: Path) -> dict[str, Any]:
 
 
 def test_actionlint_and_shellcheck_find_nothing() -> None:
-    tools = subprocess.run(
-        [ROOT / "scripts/tool", "actionlint"], check=True, capture_output=True, text=True
-    ).stdout.strip()
     # actionlint hands every script to the shellcheck that it finds.
-    path = f"{tools}:{ROOT / '.venv/bin'}:{os.environ['PATH']}"
+    path = f"{tool('actionlint')}:{ROOT / '.venv/bin'}:{os.environ['PATH']}"
     found = subprocess.run(
         ["actionlint", *WORKFLOWS], check=False, capture_output=True, text=True, env={**os.environ, "PATH": path}
     )

@@ -2,14 +2,12 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from lab.compute_node import LabError
 from lab.control_plane import ControlPlane
-from tests.cluster.fleet import install
+from tests.cluster.fleet import install, started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,11 +23,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
     It fails, never skips, where none can run: a suite that skips itself tests nothing and looks green.
     """
-    with ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(ControlPlane())
-        except LabError as error:
-            pytest.fail(f"no control plane can run here: {error}", pytrace=False)
+    with started() as cluster:
         yield cluster
 
 

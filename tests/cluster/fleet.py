@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
+from lab.compute_node import LabError
 from lab.control_plane import ApiError, ControlPlane
 from lab.daemons import free_ports
 from lab.nova_tree import NovaTree
@@ -50,6 +53,17 @@ def _serves(cluster: ControlPlane) -> bool:
     except ApiError:
         return False
     return True
+
+
+@contextmanager
+def started() -> Iterator[ControlPlane]:
+    """A control plane while the context is open; it fails, never skips, where none can run."""
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(ControlPlane())
+        except LabError as error:
+            pytest.fail(f"no control plane can run here: {error}", pytrace=False)
+        yield cluster
 
 
 def eventually(check: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
