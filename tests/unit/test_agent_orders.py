@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from basekeeper.agent import orders
 from basekeeper.agent.orders import MAX_AGE, Order, Orders, read
-from basekeeper.cache import ledger
-from basekeeper.cache.ledger import FILE, Accepted
+from basekeeper.cache import ledger_file
+from basekeeper.cache.ledger import Accepted, Ledger, LedgerError
+from basekeeper.cache.ledger_file import FILE
 from basekeeper.cache.settings import Drain, Mode
 from basekeeper.cluster.api import Api, ApiAway, ApiRefused, Conflict, NotFound, NotTheServer
 from basekeeper.resources.conditions import Status, Why
@@ -263,7 +264,7 @@ def test_remembering_settings_hides_from_no_pass_that_the_ledger_was_lost(agent:
     agent.told(node_cache())
     damage(agent.state)
     agent.told(node_cache())
-    with ledger.writing(agent.state) as book:
+    with ledger_file.writing(agent.state) as book:
         assert book.lost
 
 
@@ -271,7 +272,7 @@ def test_a_ledger_that_cannot_be_read_is_asked_again(agent: Agent, monkeypatch: 
     agent.told(node_cache())
     agent.restart()
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "_open_copy", _refused)
+        patched.setattr(ledger_file, "_open_copy", _refused)
         order = agent.told(AWAY)
         assert (order.policy, order.generation) == (None, None)
         assert order.applied.message.endswith("what this node was told cannot be read")
@@ -284,10 +285,10 @@ def _refused(_path: Path) -> sqlite3.Connection:
 
 def test_a_disk_without_room_keeps_nobody_from_obeying(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_book: object) -> None:
-        raise ledger.LedgerError("the ledger could not be written: database or disk is full")
+        raise LedgerError("the ledger could not be written: database or disk is full")
 
     agent.told(node_cache())
-    monkeypatch.setattr(ledger.Ledger, "commit", full)
+    monkeypatch.setattr(Ledger, "commit", full)
     assert mode_of(agent.told(node_cache({**ENFORCE, "mode": "Audit"}))) is Mode.AUDIT
     assert mode_of(agent.told(AWAY)) is Mode.AUDIT
     assert mode_of(agent.told(ENDS["404"])) is None

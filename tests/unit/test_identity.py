@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from basekeeper.cache import by_hand, identity, ledger
+from basekeeper.cache import by_hand, identity, ledger_file
 from basekeeper.cache.identity import Ids, KnownIds, base_file, compare, fresh, instances_file, read, write
 from basekeeper.cache.memory import Breaker, Clock, Directories, LastPass
 from basekeeper.cache.quarantine import prepare
@@ -127,7 +127,7 @@ def test_an_id_file_that_cannot_be_read_is_told(host: Host) -> None:
 
 def adopted(host: Host) -> tuple[Directories, Ids]:
     by_hand.adopt(host)
-    with ledger.reading(host.state) as book:
+    with ledger_file.reading(host.state) as book:
         directories, _ = compare(book.ids(), read(host), host, ledger_lost=book.lost)
     return directories, read(host)
 
@@ -137,7 +137,7 @@ def adopted(host: Host) -> tuple[Directories, Ids]:
 )
 def test_adopted_directories_are_known_and_keep_the_ids_that_they_have(host: Host, there: Ids) -> None:
     write(host, there)
-    with ledger.writing(host.state) as book:
+    with ledger_file.writing(host.state) as book:
         book.set_ids(OURS, made=True)
         book.commit()
     directories, ids = adopted(host)
@@ -166,22 +166,22 @@ def test_ages_start_anew_in_adopted_directories_of_which_nothing_is_remembered(
     host: Host, known: KnownIds | None, there: Ids, anew: bool
 ) -> None:
     write(host, there)
-    with ledger.writing(host.state) as book:
+    with ledger_file.writing(host.state) as book:
         if known is not None:
             book.set_ids(known.ids, made=known.made)
         book.commit()
     by_hand.adopt(host)
-    with ledger.reading(host.state) as book:
+    with ledger_file.reading(host.state) as book:
         assert (book.memory(KNOWN, "").ages_since is not None) == anew
 
 
 def test_adopting_closes_a_breaker_that_concerned_other_directories(host: Host) -> None:
     used = frozenset({ORIGINAL})
-    with ledger.writing(host.state) as book:
+    with ledger_file.writing(host.state) as book:
         book.end_pass(Clock(NOW, 1.0, ""), LastPass(used, 9), Breaker(Reason.USERS_VANISHED, NOW, used))
         book.commit()
     by_hand.adopt(host)
-    with ledger.reading(host.state) as book:
+    with ledger_file.reading(host.state) as book:
         memory = book.memory(KNOWN, "")
     assert (memory.last_pass, memory.breaker) == (None, None)
 

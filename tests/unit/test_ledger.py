@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from basekeeper.cache.evidence import Identity
 from basekeeper.cache.identity import Ids, KnownIds
-from basekeeper.cache.ledger import FILE, Accepted, Ledger, LedgerError, reading, writing
+from basekeeper.cache.ledger import Accepted, Ledger, LedgerError
+from basekeeper.cache.ledger_file import FILE, MIGRATIONS, VERSION, reading, writing
 from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
 from basekeeper.cache.verdicts import Reason
 from tests.unit.judging import NOW, ORIGINAL, OTHER, SWAP, cached
@@ -313,12 +314,39 @@ def test_a_damaged_ledger_is_kept_aside_and_a_new_one_begun(state: Path) -> None
 
 @pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
 def test_a_newer_version_s_ledger_is_refused_and_left_alone(state: Path, opened: Opener) -> None:
-    alter(state, "PRAGMA user_version = 2")
+    alter(state, f"PRAGMA user_version = {VERSION + 1}")
     before = (state / FILE).read_bytes()
-    with pytest.raises(LedgerError, match=r"written by a newer basekeeper \(version 2\); use that one"), opened(state):
+    with pytest.raises(LedgerError, match=rf"written by a newer basekeeper \(version {VERSION + 1}\)"), opened(state):
         pass
     assert (state / FILE).read_bytes() == before
     assert os.listdir(state) == [FILE]
+
+
+# Ledgers of earlier releases
+
+
+def write_version(state: Path, version: int) -> None:
+    """A ledger as the release that had this version left it, with something in it."""
+    (state / FILE).unlink()
+    connection = sqlite3.connect(state / FILE)
+    for script in MIGRATIONS[:version]:
+        connection.executescript(script)
+    connection.execute("INSERT INTO used VALUES (?, ?, ?)", (ORIGINAL, NOW, '["u/disk"]'))
+    connection.execute("INSERT INTO meta VALUES ('reclaimed', '4096')")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+@pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
+def test_an_earlier_release_s_ledger_is_taken_over(state: Path, opened: Opener, version: int) -> None:
+    write_version(state, version)
+    for _ in range(2):
+        with opened(state) as book:
+            memory = book.memory(Directories.KNOWN, "")
+            assert (memory.last_used, memory.last_users) == ({ORIGINAL: NOW}, {ORIGINAL: ("u/disk",)})
+            assert (book.reclaimed(), book.lost) == (4096, False)
 
 
 # Reading only

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from basekeeper.cache import ledger, settings
+from basekeeper.cache import ledger_file, settings
 from basekeeper.cache.anomalies import CLOCK_TOLERANCE
 from basekeeper.cache.ledger import Accepted, LedgerError
 from basekeeper.cache.settings import Mode, Policy
@@ -121,7 +121,7 @@ class Orders:
         """The last accepted spec: from memory, else from the ledger."""
         if not self._loaded:
             try:
-                with ledger.reading(self.state) as book:
+                with ledger_file.reading(self.state) as book:
                     self._last = book.accepted()
                 self._loaded, self._heard_at = True, time.monotonic()
             except LedgerError as error:
@@ -131,7 +131,7 @@ class Orders:
     def _remember(self, told: Accepted | None) -> None:
         self._last, self._loaded, self._heard_at = told, True, time.monotonic()
         try:
-            with ledger.writing(self.state) as book:
+            with ledger_file.writing(self.state) as book:
                 book.accept(told)
                 book.commit()
         except LedgerError as error:

@@ -10,21 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from basekeeper import __version__
 from basekeeper.cache.acts import Action
 from basekeeper.cache.names import display
 from basekeeper.cache.quarantine_plan import Hold
-from basekeeper.cache.report import Outcome, Report, Row
+from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Host
 from basekeeper.cache.storage import Capacity
-from basekeeper.cache.verdicts import USE_REASONS, Reason, Verdict
-from basekeeper.resources.conditions import Condition, NodeCondition, Said, Status, Why, settle
+from basekeeper.cache.verdicts import USE_REASONS, Verdict
+from basekeeper.resources.conditions import Condition, Said
 from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.node_image_cache import MAX_FILES, MAX_HOLDS, NodeStatus
 from basekeeper.resources.quantities import format_size, timestamp
 
+from . import conditions
 from .orders import Order
 
 BUDGET = 8192
@@ -45,7 +44,6 @@ _NOT_NEWS_OF_A_PASS = ("time", "seconds")
 _STEPS = 100
 """A file system's figures count as changed when they moved by one of so many parts of its size."""
 _OF_THE_CACHE = ("cache", "reclaimable", "fileSystem", "holds", "holdsTruncated", "files", "filesTruncated")
-_OF_THE_AGENT = (NodeCondition.READY, NodeCondition.POLICY_APPLIED)
 
 
 def after_pass(
@@ -55,7 +53,7 @@ def after_pass(
 
     A pass that failed as a whole knows nothing of the cache: then what was known stays.
     """
-    told = _common(order, host, [*_conditions(report, before), order.applied], before, now)
+    told = _common(order, host, [*conditions.of_pass(report, before), order.applied], before, now)
     told["policy"] = None if order.origin is None else order.origin.model_dump(by_alias=True)
     told["lastPass"] = _last_pass(report)
     if report.error:
@@ -75,9 +73,7 @@ def after_pass(
 
 def without_pass(order: Order, host: Host, before: Mapping[str, Any], now: float) -> dict[str, Any]:
     """The status of a node that has nothing to do: what was last seen stays, dated by its pass."""
-    idle = [_unknown(kind, Why.NO_POLICY, order.applied.message) for kind in NodeCondition]
-    said = [item for item in idle if item.type is not NodeCondition.POLICY_APPLIED]
-    told = _common(order, host, [*said, order.applied], before, now)
+    told = _common(order, host, [*conditions.without_pass(order.applied.message), order.applied], before, now)
     return _fitted({**told, **_kept(before, ("lastPass", "cache", "reclaimable"))}, order, host)
 
 
@@ -108,110 +104,24 @@ def _moved(told: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
 
 def _kept(before: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """Those fields of the status before that are still ones: another release may have written it."""
-    return {name: before[name] for name in fields if name in before and _is_ours({name: before[name]})}
-
-
-def _is_ours(status: Mapping[str, Any]) -> bool:
-    try:
-        NodeStatus.model_validate(status)
-    except ValidationError:
-        return False
-    return True
-
-
-def _known(before: Mapping[str, Any]) -> tuple[Condition, ...]:
-    """The conditions of the status before, as far as this release knows them."""
-    return tuple(
-        Condition.model_validate(item)
-        for item in before.get("conditions") or ()
-        if _is_ours({"conditions": [item]}) and item["type"] in _RANK
-    )
+    return {name: before[name] for name in fields if name in before and conditions.is_ours({name: before[name]})}
 
 
 def _common(
     order: Order, host: Host, said: Iterable[Said | Condition], before: Mapping[str, Any], now: float
 ) -> dict[str, Any]:
-    """What every status has. Conditions in `said` stay as they are."""
-    said = list(said)
-    new = settle((item for item in said if isinstance(item, Said)), _known(before), order.generation, moment(now))
-    conditions = [*new, *(item for item in said if isinstance(item, Condition))]
+    """What every status has."""
     return {
         "observedGeneration": order.generation,
         "heartbeatTime": timestamp(now),
         "agentVersion": __version__,
-        "conditions": [
-            condition.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for condition in sorted(conditions, key=lambda item: _RANK[item.type])
-        ],
+        "conditions": conditions.settled(said, before, order.generation, moment(now)),
         "paths": {name: _brief(display(bytes(path)), _PATH) for name, path in _paths(host).items()},
     }
 
 
 def _paths(host: Host) -> dict[str, Path]:
     return {"instances": host.instances, "base": host.base}
-
-
-_RANK = {kind.value: place for place, kind in enumerate(NodeCondition)}
-
-
-def _conditions(report: Report, before: Mapping[str, Any]) -> list[Said | Condition]:
-    """What a pass says of the node. One that failed as a whole ends nothing that an earlier one has seen."""
-    if not report.error:
-        return [_ready(report), _libvirt(report), _shared(report), _breaker(report), _holding(report)]
-    seen = {item.type: item for item in _known(before) if item.status is not Status.UNKNOWN}
-    rest: list[Said | Condition] = [
-        seen.get(kind.value) or _unknown(kind, Why.FAILED, "the last pass failed")
-        for kind in NodeCondition
-        if kind not in _OF_THE_AGENT
-    ]
-    return [Said(NodeCondition.READY, Status.FALSE, Why.FAILED, report.error), *rest]
-
-
-def _ready(report: Report) -> Said:
-    errors = [f"{row.name}: {row.error}" for row in report.rows if row.error]
-    if report.outcome is Outcome.FAILED:
-        return Said(NodeCondition.READY, Status.FALSE, Why.FAILED, "; ".join(errors))
-    return Said(NodeCondition.READY, Status.TRUE, Why.DONE, "the last pass ended without failure")
-
-
-def _libvirt(report: Report) -> Said:
-    kind = NodeCondition.LIBVIRT_REACHABLE
-    if report.libvirt_failure is not None:
-        return Said(kind, Status.FALSE, Why.UNREACHABLE, report.libvirt_failure)
-    if not report.libvirt_asked:
-        return _unknown(kind, Why.NOT_ASKED, "the agent was told that this host has no libvirt (--libvirt none)")
-    return Said(kind, Status.TRUE, Why.REACHABLE, "libvirt listed all domains")
-
-
-def _shared(report: Report) -> Said:
-    if report.shared is not None:
-        return Said(NodeCondition.SHARED_STORAGE, Status.TRUE, Why.SHARED, report.shared)
-    return Said(NodeCondition.SHARED_STORAGE, Status.FALSE, Why.NOT_SHARED, "no sign of another host")
-
-
-def _breaker(report: Report) -> Said:
-    if report.anomalies:
-        first = report.anomalies[0]
-        return Said(NodeCondition.BREAKER_CLOSED, Status.FALSE, first.reason, first.message)
-    return Said(NodeCondition.BREAKER_CLOSED, Status.TRUE, Why.CLOSED, "no anomaly stands in the way of removals")
-
-
-def _holding(report: Report) -> Said:
-    if report.holds:
-        first = min(report.holds, key=lambda hold: _WEIGHT.get(hold.reason, 0))
-        return Said(NodeCondition.HOLDING, Status.TRUE, first.reason, first.message)
-    held = next((row for row in report.rows if row.verdict is Verdict.HOLD), None)
-    if held is not None:
-        return Said(NodeCondition.HOLDING, Status.TRUE, held.reason, f"{held.name}: {held.message}")
-    return Said(NodeCondition.HOLDING, Status.FALSE, Why.NOTHING_HELD, "nothing is held")
-
-
-_WEIGHT = {Reason.SUSPENDED: 1, Reason.DRAINING: 1, Reason.SPAWN_IN_PROGRESS: 2, Reason.LIMIT_REACHED: 3}
-"""Holds that pass by themselves, or that somebody ordered, are told last."""
-
-
-def _unknown(kind: NodeCondition, why: Why, message: str) -> Said:
-    return Said(kind, Status.UNKNOWN, why, message)
 
 
 def _last_pass(report: Report) -> dict[str, Any]:

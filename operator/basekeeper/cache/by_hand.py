@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import clock, engine, identity, ledger, quarantine, removal
+from . import clock, engine, identity, ledger_file, quarantine, removal
 from .acts import Done
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
+from .ledger import LedgerError
 from .look import Looker, Watch, as_shown, remember
 from .memory import Acknowledged, Directories
 from .names import from_display
@@ -72,12 +73,12 @@ def _pin(host: Host, entries: Sequence[QuarantineEntry], pin_for: float) -> str 
     """Pin what is about to go back; says why not if the ledger cannot be used, which must not keep it away."""
     now = clock.read().wall
     try:
-        with ledger.writing(host.state) as book:
+        with ledger_file.writing(host.state) as book:
             for entry in entries:
                 book.pin(entry.name.raw, now + pin_for)
             book.seen_in_use({entry.name.raw: () for entry in entries}, now)
             book.commit()
-    except ledger.LedgerError as error:
+    except LedgerError as error:
         return str(error)
     return None
 
@@ -96,7 +97,7 @@ def purge(
     names the entry itself chooses the other file. Raises PassFailed, NoSuchEntry.
     """
     policy = as_shown(policy, host)
-    with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
+    with engine.failures(), engine.alone(host), ledger_file.writing(host.state) as book:
         chosen = {entry.id: entry for entry in _chosen(quarantined(host), wanted)}
         memory = replace(remember(host, book), given_up=frozenset(chosen.keys() & set(wanted or ())))
         looker = Looker(host, policy, memory)
@@ -125,7 +126,7 @@ def acknowledge(host: Host, policy: Policy, path: str, reason: str, until: float
     Writes the ledger only. Raises PassFailed, NothingUnknown.
     """
     shown = path.removeprefix(f"{host.instances}/").rstrip("/")
-    with engine.failures(), ledger.writing(host.state) as book:
+    with engine.failures(), ledger_file.writing(host.state) as book:
         look = Looker(host, as_shown(policy, host), remember(host, book)).look()
         unknown = next((item for item in look.usage.unknown if item.path == shown), None)
         if unknown is None:
@@ -143,7 +144,7 @@ def adopt(host: Host) -> None:
     """
     if not host.base.is_dir():
         raise engine.PassFailed(f"{host.base} is no directory, so there is nothing to adopt")
-    with engine.failures(), engine.alone(host), ledger.writing(host.state) as book:
+    with engine.failures(), engine.alone(host), ledger_file.writing(host.state) as book:
         found, new = identity.read(host), identity.fresh()
         lost = remember(host, book).directories is Directories.MEMORY_LOST
         if lost or identity.carry_another(book.ids(), found):

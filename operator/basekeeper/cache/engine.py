@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from . import identity, ledger, locks, presence, quarantine, removal
+from . import identity, ledger_file, locks, presence, quarantine, removal
 from .acts import Action, Done, Doubt
 from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
@@ -51,7 +51,7 @@ class Busy(PassFailed):
 def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     """Say what a pass would do, and change nothing. Raises PassFailed."""
     policy = as_shown(policy, host)
-    with failures(), ledger.reading(host.state) as book:
+    with failures(), ledger_file.reading(host.state) as book:
         look = Looker(host, policy, remember(host, book)).look()
         vanished = _vanished(host, look, look.inventory)
         return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book.reclaimed()), look
@@ -65,7 +65,7 @@ def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never) -
     policy = as_shown(policy, host)
     with failures():
         try:
-            with ledger.writing(host.state) as book:
+            with ledger_file.writing(host.state) as book:
                 return _pass(host, policy, book, progress, stop)
         except LedgerError as error:
             # What is needed goes back whatever became of the memory: the quarantine depends on none.
