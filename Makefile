@@ -101,7 +101,7 @@ bench: ## print figures beside what they are compared with
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
 
 .PHONY: generate
-generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md, the chart's copies
+generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md, docs/policy.md, the chart's copies
 	$(BIN)/python scripts/generate
 	@PATH=$$(scripts/tool helm-docs):$$PATH helm-docs --chart-search-root deploy/helm --sort-values-order file --log-level warning
 
