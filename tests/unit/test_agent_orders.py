@@ -189,6 +189,14 @@ def test_what_ends_a_policy_is_remembered_also_across_a_restart(agent: Agent, an
     assert (order.policy, order.applied.status, order.applied.reason) == (None, Status.FALSE, Why.NO_POLICY)
 
 
+def test_who_shares_the_storage_is_remembered_across_a_restart_without_the_server(agent: Agent) -> None:
+    told = agent.told(node_cache({**ENFORCE, "sharedStorageWith": ["node-b", "node-c"]}))
+    agent.restart()
+    for order in (told, agent.told(ApiAway("connection refused"))):
+        assert order.policy is not None
+        assert order.policy.shared_with == ("node-b", "node-c")
+
+
 def test_only_an_object_that_is_not_there_cannot_be_reported_into(agent: Agent) -> None:
     gone = {name: agent.told(answer) for name, answer in ENDS.items()}
     assert [name for name, order in gone.items() if order.gone] == ["404"]

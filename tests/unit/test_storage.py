@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from basekeeper.cache import identity as ids
 from basekeeper.cache import storage
-from basekeeper.cache.settings import HOUR, Host
+from basekeeper.cache.evidence import Shared, Usage
+from basekeeper.cache.settings import HOUR, Host, Policy
 from basekeeper.cache.storage import file_system_type, is_own, look
 
 NOW = 1_800_000_000.0
@@ -174,3 +176,60 @@ def test_a_cache_behind_a_symlink_is_asked_where_it_lies(host: Host, monkeypatch
 
 def test_room_that_cannot_be_asked_is_not_known(host: Host) -> None:
     assert storage.capacity(host) is None
+
+
+def host_at(root: Path) -> Host:
+    """A host whose instances and cache are there."""
+    (root / "_base/.basekeeper").mkdir(parents=True)
+    return Host("node1", root, root / "_base", root / "snapshots", root)
+
+
+def mounted(host: Host, kind: str, source: str) -> bytes:
+    """What /proc/self/mountinfo says where the instances path is a mount of its own."""
+    return f"22 1 0:40 / {host.instances} rw - {kind} {source} rw\n".encode()
+
+
+def parts(identity: str | None) -> set[str]:
+    return set((identity or "").split(".")) - {""}
+
+
+def test_id_files_are_the_same_identity_wherever_the_directory_is_seen(tmp_path: Path) -> None:
+    here, there = host_at(tmp_path / "here"), host_at(tmp_path / "there")
+    ids.write(here, ids.fresh())
+    ids.write(there, ids.Ids("another", ids.read(here).base))
+    ours, theirs = (parts(storage.identity(one, mounted(one, "ext4", "/dev/sda"))) for one in (here, there))
+    assert len(ours) == len(theirs) == 2
+    assert len(ours & theirs) == 1, "the cache is the same, the instances path is not"
+    assert not any(text in "".join(ours) for text in (ids.read(here).base or "", ids.read(here).instances or ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "told"), [("ext4", "/dev/sda1", 0), ("virtiofs", "instances", 0), ("nfs4", "server:/export", 2)]
+)
+def test_without_id_files_only_what_a_server_gives_to_all_alike_is_an_identity(
+    tmp_path: Path, kind: str, source: str, told: int
+) -> None:
+    host = host_at(tmp_path / "here")
+    found = parts(storage.identity(host, mounted(host, kind, source)))
+    assert len(found) == told
+    assert found == parts(storage.identity(host, mounted(host, kind, source)))
+    assert not found & parts(storage.identity(host, mounted(host, kind, f"{source}2")))
+
+
+def test_the_capacity_of_a_cache_says_which_one_it_is(tmp_path: Path) -> None:
+    host = host_at(tmp_path / "here")
+    ids.write(host, ids.fresh())
+    found = storage.capacity(host)
+    assert found is not None
+    assert len(parts(found.identity)) == 2
+
+
+def test_other_nodes_that_see_the_directories_make_them_shared() -> None:
+    told = Policy(shared_with=("node-b", "node-c"))
+    found = storage.as_told(Usage(), told).shared
+    assert found is not None
+    assert "node-b, node-c" in found.message
+    assert "basekeeper adopt" in found.message
+    assert storage.as_told(Usage(), Policy()).shared is None
+    seen_here = Usage(shared=Shared("compute_nodes says so"))
+    assert storage.as_told(seen_here, told) == seen_here

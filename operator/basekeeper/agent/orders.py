@@ -159,6 +159,7 @@ def read(told: Accepted, node: str) -> Order:
         message = "no policy selects this node; nothing is observed and nothing removed"
         return Order(None, _not_applied(Why.NO_POLICY, message), generation=told.generation, spec=told.spec)
     policy = node_settings.to_engine(understood, understood.policy.name, node)
+    policy = replace(policy, shared_with=understood.shared_storage_with)
     if strange:
         policy = replace(policy, mode=Mode.AUDIT)
     return Order(policy, applied, understood.interval, told.generation, understood.policy, told.spec)

@@ -65,6 +65,7 @@ def after_pass(
             "type": _brief(capacity.type, 64),
             "sizeBytes": _bytes(capacity.size),
             "availableBytes": _bytes(capacity.available),
+            **({} if capacity.identity is None else {"identity": capacity.identity}),
         }
     told["holds"] = [_hold(hold) for hold in report.holds]
     told["files"] = [_file(row) for row in sorted(report.rows, key=_notability)]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from . import clock, identity, inventory, usage
+from . import clock, identity, inventory, storage, usage
 from .acts import Doubt
 from .evidence import CachedFile, Inventory, Part, QuarantineEntry, Usage
 from .ledger import Ledger
@@ -51,6 +51,7 @@ class Looker:
         seen = inventory.scan(self.host)
         scanned = time.monotonic()
         used, mark, parts = usage.gather(self.host, now.wall, seen)
+        used = storage.as_told(used, self.policy)
         if adjust is not None:
             seen, used = adjust(seen, used)
         observed = time.monotonic()

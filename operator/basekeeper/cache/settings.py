@@ -100,6 +100,8 @@ class Policy:
     """Empty the quarantine, and remove nothing meanwhile; for `mode` ENFORCE."""
     acknowledged: tuple[AcknowledgedPath, ...] = ()
     shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
+    shared_with: tuple[str, ...] = ()
+    """Nodes that report the same directories as this one, as the controller found out."""
 
     @property
     def draining(self) -> Drain | None:

@@ -1,23 +1,26 @@
 """Who else uses this storage: other hosts' instances cannot be seen from here.
 
-Two signals count. nova's registry `compute_nodes` in the instances path, a JSON object `{host: time}` that each
+Three signals count. nova's registry `compute_nodes` in the instances path, a JSON object `{host: time}` that each
 host's image-cache task rewrites in place (`virt/storage_users.py`); hosts are never dropped from it, so an entry
-says something only while it is fresh. And the file system's type: a network or cluster type is there to be
-mounted by several hosts, whether or not they registered.
+says something only while it is fresh. The file system's type: a network or cluster type is there to be mounted by
+several hosts, whether or not they registered. And the word of the controller that another node reports the same
+directories, which it tells by `identity`.
 """
 
+import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .evidence import Note, Shared, Unknown
-from .files import FILE, identity_of, open_quietly
+from . import identity as ids
+from .evidence import Note, Shared, Unknown, Usage
+from .files import FILE, identity_of, inode_at, open_quietly
 from .names import display
-from .settings import HOUR, Host
+from .settings import HOUR, Host, Policy
 
 FRESH = 25 * HOUR
 """nova counts a host for 24 hours; one more, because clocks and intervals differ."""
@@ -81,6 +84,18 @@ def look(host: Host, now: float) -> Storage:
     return Storage(shared, max(own, default=None), tuple(unknown), tuple(notes))
 
 
+def as_told(usage: Usage, policy: Policy) -> Usage:
+    """Usage with what the controller found out by comparing nodes, where nothing on this host shows it."""
+    if usage.shared is not None or not policy.shared_with:
+        return usage
+    message = (
+        f"{', '.join(policy.shared_with)} report the same directories as this node, so that their instances may use "
+        "these bases; if they are disks that were cloned, delete .basekeeper-id in the instances path and "
+        ".basekeeper/id in the cache on one of them, and run `basekeeper adopt` there"
+    )
+    return replace(usage, shared=Shared(message))
+
+
 def is_own(host: Host, name: str) -> bool:
     """Whether the registry's `name` is this host: the name given for it, else the node's, with or without its domain.
 
@@ -129,12 +144,16 @@ def _shared_by_type(host: Host) -> Shared | None:
         return None
     for path in (host.instances, host.base):
         kind = file_system_type(mounts, os.path.realpath(bytes(path)))
-        if kind in _SHARED_TYPES or kind.startswith(_SHARED_PREFIXES):
+        if _is_shared(kind):
             return Shared(
                 f"{display(bytes(path))} is on a file system of type {kind}, which other hosts can mount, and their "
                 "instances cannot be seen from here"
             )
     return None
+
+
+def _is_shared(kind: str) -> bool:
+    return kind in _SHARED_TYPES or kind.startswith(_SHARED_PREFIXES)
 
 
 def file_system_type(mounts: bytes, path: bytes) -> str:
@@ -143,7 +162,12 @@ def file_system_type(mounts: bytes, path: bytes) -> str:
     `mounts` is the content of `/proc/self/mountinfo` (proc(5)). The longest mount point that leads to the path
     counts, and of several at one place the last, which hides the others. Empty when there is none.
     """
-    best: tuple[int, str] = (-1, "")
+    return _mount_of(mounts, path)[0]
+
+
+def _mount_of(mounts: bytes, path: bytes) -> tuple[str, str]:
+    """The type of the file system that a path is on, and what is mounted there."""
+    best: tuple[int, str, str] = (-1, "", "")
     for line in mounts.splitlines():
         left, _, right = line.partition(b" - ")
         fields = left.split(b" ")
@@ -151,8 +175,9 @@ def file_system_type(mounts: bytes, path: bytes) -> str:
             continue
         point = _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), fields[4]).rstrip(b"/")
         if (path == point or path.startswith(point + b"/")) and len(point) >= best[0]:
-            best = len(point), right.split(b" ")[0].decode("ascii", "replace")
-    return best[1]
+            kind, source, *_ = (*right.split(b" "), b"")
+            best = len(point), kind.decode("ascii", "replace"), source.decode("ascii", "backslashreplace")
+    return best[1], best[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +189,8 @@ class Capacity:
     size: int
     available: int
     """Bytes that an ordinary user may still write."""
+    identity: str | None = None
+    """Which directories these are: see `identity`."""
 
 
 def capacity(host: Host) -> Capacity | None:
@@ -174,4 +201,38 @@ def capacity(host: Host) -> Capacity | None:
     except OSError:
         return None
     kind = file_system_type(mounts, os.path.realpath(bytes(host.base)))
-    return Capacity(kind, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+    return Capacity(kind, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, identity(host, mounts))
+
+
+def identity(host: Host, mounts: bytes) -> str | None:
+    """A word that other hosts have too if they see the same directories, and only then; None where nothing tells.
+
+    Two parts, for the instances path and for the cache, joined by a dot: one that is equal is enough. A part comes
+    from the directory's id file, which the first acting pass makes; until there is one, on types that several hosts
+    mount, from what is mounted there and the directory's inode number, which such a server gives to all alike. On
+    other types neither name nor number says anything about another host.
+    """
+    try:
+        carried = ids.read(host)
+    except OSError:
+        return None
+    parts = [
+        _part(role, carried_id, path, mounts)
+        for role, carried_id, path in (
+            ("instances", carried.instances, host.instances),
+            ("base", carried.base, host.base),
+        )
+    ]
+    return ".".join(part for part in parts if part is not None) or None
+
+
+def _part(role: str, carried_id: str | None, path: Path, mounts: bytes) -> str | None:
+    if carried_id is not None:
+        return _opaque(role, "id", carried_id)
+    kind, source = _mount_of(mounts, os.path.realpath(bytes(path)))
+    inode = inode_at(path)
+    return None if inode is None or not _is_shared(kind) else _opaque(role, kind, source, str(inode[1]))
+
+
+def _opaque(*what: str) -> str:
+    return hashlib.sha256("\0".join(what).encode()).hexdigest()[:16]

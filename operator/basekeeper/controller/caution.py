@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
+from basekeeper.resources.node_image_cache import MAX_SHARERS, NodeSpec
 from basekeeper.resources.node_settings import Acknowledged, Limits, MinimumAge, NodeSettings, Quarantine
 
 Settings = Mapping[str, Any]
@@ -122,6 +123,16 @@ def safer_of(now: NodeSettings | None, wanted: NodeSettings) -> dict[str, Any]:
         return in_audit
     merged = {name: safer(getattr(now, name), whole[name]) for name, safer in SAFER.items()}
     return merged if len(merged["pinned_images"]) <= MOST_PINS else in_audit
+
+
+def sharers_to_tell(now: tuple[str, ...], wanted: tuple[str, ...], *, waits: bool) -> tuple[str, ...]:
+    """With whom a node is told to share its storage: more at once; that nobody does, in a wave."""
+    return tuple(sorted({*now, *wanted})[:MAX_SHARERS]) if waits else wanted
+
+
+def ends_sharing(now: NodeSpec | None, wanted: NodeSettings, sharers: tuple[str, ...]) -> bool:
+    """Whether a node that removes nothing because others see its directories would begin to."""
+    return acts(wanted) and now is not None and bool(now.shared_storage_with) and not sharers
 
 
 def _are_opposed(ours: Drain | None, theirs: Drain | None) -> bool:

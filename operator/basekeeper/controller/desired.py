@@ -11,6 +11,7 @@ from basekeeper.resources.node_settings import NodeSettings
 from . import caution, rollout
 from .matching import Match, match
 from .rollout import Wave
+from .sharing import sharers
 from .snapshots import Node, NodeCache, Policy
 from .store import World
 
@@ -60,9 +61,10 @@ def desired(world: World, now: float) -> Desired:
         else:
             followers.setdefault(found.winner.name, []).append(name)
     waves: dict[str, Wave] = {}
+    sharing = sharers(world.caches)
     for policy_name, names in followers.items():
         policy = world.policies[policy_name]
-        told, wave = _Orders(policy, {name: world.caches.get(name) for name in names}).given(world, now)
+        told, wave = _Orders(policy, {name: world.caches.get(name) for name in names}, sharing).given(world, now)
         for name, (spec, moved) in told.items():
             wanted[name] = Wanted(world.nodes[name], matches[name], spec, more_aggressive=moved)
         if wave is not None:
@@ -90,13 +92,16 @@ def _should_go(cache: NodeCache, world: World, now: float) -> bool:
 class _Orders:
     """What the nodes of one policy should be told. Nodes that have been told the same share one answer."""
 
-    def __init__(self, policy: Policy, caches: Mapping[str, NodeCache | None]) -> None:
+    def __init__(
+        self, policy: Policy, caches: Mapping[str, NodeCache | None], sharing: Mapping[str, tuple[str, ...]]
+    ) -> None:
         self._policy = policy
         self._caches = caches
+        self._sharing = sharing
         self._current = {name: _current(cache) for name, cache in caches.items()}
         self._full = _by_node(policy, caches)
         self._bolder: dict[tuple[int, int], bool] = {}
-        self._specs: dict[tuple[int, int, bool, bool], NodeSpec] = {}
+        self._specs: dict[tuple[int, int, bool, bool, tuple[str, ...]], NodeSpec] = {}
 
     def given(self, world: World, now: float) -> tuple[dict[str, tuple[NodeSpec, bool]], Wave | None]:
         """Each node's spec, and whether a wave brings it; and the wave, where nodes wait for one."""
@@ -117,17 +122,20 @@ class _Orders:
         key = id(current), id(full)
         if key not in self._bolder:
             self._bolder[key] = caution.is_more_aggressive(current, full)
-        return self._bolder[key]
+        return self._bolder[key] or caution.ends_sharing(current, full, self._sharing.get(name, ()))
 
     def _spec(self, name: str, now: float, *, moved: bool, waits: bool) -> NodeSpec:
         current, full = self._current[name], self._full[name]
-        key = id(current), id(full), moved, waits
+        before = current.shared_storage_with if current is not None else ()
+        shared = caution.sharers_to_tell(before, self._sharing.get(name, ()), waits=waits)
+        key = id(current), id(full), moved, waits, shared
         if key not in self._specs:
             settings = caution.safer_of(current if waits else full, full)
             stand = _stand(self._policy, current, moved=moved, waits=waits, now=now)
             policy = self._policy
             origin = Origin.model_construct(name=policy.name, uid=policy.uid, generation=policy.generation)
-            self._specs[key] = NodeSpec.model_construct(**{**settings, "policy": origin, "rollout": stand})
+            told = {**settings, "policy": origin, "rollout": stand, "shared_storage_with": shared}
+            self._specs[key] = NodeSpec.model_construct(**told)
         return self._specs[key]
 
 

@@ -79,6 +79,8 @@ class Said:
     """When its evidence was judged, Unix seconds."""
     held_files: int = 0
     cache: Mapping[str, int] = field(default_factory=dict, hash=False)
+    identity: str | None = None
+    """Which directories it sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ def _said(status: Object) -> Said:
         last_pass=seconds(ran.get("time")),
         held_files=sum((ran.get("held") or {}).values()),
         cache={key: int(value) for key, value in (status.get("cache") or {}).items()},
+        identity=(status.get("fileSystem") or {}).get("identity"),
     )
 
 

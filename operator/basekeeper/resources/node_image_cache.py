@@ -15,7 +15,7 @@ from basekeeper.cache.settings import Mode
 from basekeeper.cache.verdicts import Reason, Verdict
 
 from .conditions import Condition
-from .fields import Bytes, Count, ImageId, ObjectName, Omittable, Strict, Timestamp, omitted
+from .fields import Bytes, Count, ImageId, NodeName, ObjectName, Omittable, Strict, Timestamp, omitted
 from .node_settings import NodeSettings
 
 KIND = "NodeImageCache"
@@ -23,6 +23,8 @@ MAX_FILES = 32
 """Entries of `status.files`."""
 MAX_HOLDS = 16
 """Entries of `status.holds`."""
+MAX_SHARERS = 8
+"""Entries of `spec.sharedStorageWith`."""
 
 
 class Origin(Strict):
@@ -58,6 +60,8 @@ class NodeSpec(NodeSettings):
     """The policy that the settings come from. Absent: no policy selects the node."""
     rollout: Annotated[Omittable[NodeRollout], Field(json_schema_extra=omitted)] = None
     """Where the node stands in the rollout of its policy."""
+    shared_storage_with: Annotated[tuple[NodeName, ...], Field(strict=False, max_length=MAX_SHARERS)] = ()
+    """Nodes that report the same fileSystem.identity, at most 8: the node takes its storage for shared with them."""
 
 
 class PassReport(Strict):
@@ -119,6 +123,9 @@ class FileSystemReport(Strict):
     """Its size."""
     available_bytes: Bytes = 0
     """What an ordinary user may still write; told anew when it changed by a hundredth of the size."""
+    identity: Annotated[Omittable[Annotated[str, Field(max_length=64)]], Field(json_schema_extra=omitted)] = None
+    """Which directories these are: two parts, for the instances path and the cache, of which one that is equal on two
+    nodes says that both see the same directory. Absent where nothing tells, as before the first pass that acts."""
 
 
 class Paths(Strict):
