@@ -175,10 +175,12 @@ def fleet() -> Dashboard:
                "Two policies have generations of their own.", "short",
                Query(f'count_values("generation", basekeeper_policy_generation_applied{{{_FLEET}}})',
                      "generation {{generation}}"), stacked=True),
-        _graph("Policies, enforcing, watching", "Policies that there are, nodes that remove, and programs that hear "
-               "nothing from the API server.", "short",
+        _graph("Policies, enforcing, watching", "Policies that there are, nodes that remove, nodes that have a "
+               "maintenance window open, or none to wait for, and programs that hear nothing from the API server.",
+               "short",
                Query(f"sum(basekeeper_policies{{{_FLEET}}})", "policies"),
                Query(f"sum(basekeeper_enforcing{{{_FLEET}}})", "enforcing"),
+               Query(f"sum(basekeeper_window_open{{{_FLEET}}})", "window open"),
                Query(f"sum(1 - basekeeper_watch_up{{{_FLEET}}})", "watch down")),
         _graph("Lag of the policies' status", "For how long a policy's status has not said what it should. Up to 30 s "
                "is how it works.", "s", Query(f"max(basekeeper_rollup_lag_seconds{{{_FLEET}}})", "lag"), warn=60),
@@ -236,9 +238,11 @@ def node() -> Dashboard:
                Query(f"max(process_resident_memory_bytes{{{_NODE}}} {own})", "memory")),
         _graph("Processor time of the agent", "Seconds in the second.", "short",
                Query(f"sum(rate(process_cpu_seconds_total{{{_NODE}}}[$__rate_interval]) {own})", "processor")),
-        _graph("Orders", "Time between passes by the policy in force, and its generation; 0: none.", "short",
+        _graph("Orders", "Time between passes by the policy in force, and its generation; 0: none. And whether a "
+               "maintenance window is open, or the policy has none to wait for (1).", "short",
                Query(f"max(basekeeper_interval_seconds{{{_NODE}}})", "interval in seconds"),
-               Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation")),
+               Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation"),
+               Query(f"max(basekeeper_window_open{{{_NODE}}})", "window open")),
         _graph("Watch", "1 while the agent hears from the API server.", "short",
                Query(f"min(basekeeper_watch_up{{{_NODE}}} {own})", "up"), maximum=1),
     )  # fmt: skip

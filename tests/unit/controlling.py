@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from basekeeper.cache.settings import CachedOnly, Drain, Mode
+from basekeeper.cache.windows import is_open
 from basekeeper.controller import rollup, snapshots
 from basekeeper.controller.desired import Desired, Wanted, desired, is_there
 from basekeeper.controller.snapshots import Node, NodeCache, Policy
@@ -110,7 +111,8 @@ def removes_no_more(told: NodeSettings | None, before: NodeSettings | None) -> b
         return True
     if before is None or before.mode is not Mode.ENFORCE or before.suspend:
         return False
-    return _purges_no_more(told, before) and (told.quarantine.drain is not None or _takes_no_more(told, before))
+    takes_no_more = told.quarantine.drain is not None or _takes_no_more(told, before)
+    return _purges_no_more(told, before) and takes_no_more and _opens_no_more(told, before)
 
 
 def _purges_no_more(told: NodeSettings, before: NodeSettings) -> bool:
@@ -128,9 +130,15 @@ def _takes_no_more(told: NodeSettings, before: NodeSettings) -> bool:
     pins = _pinned(told) >= _pinned(before)
     cached = told.cached_only is CachedOnly.KEEP or before.cached_only is CachedOnly.REMOVE
     paced = told.interval >= before.interval
-    return all(
-        (before.quarantine.drain is None, ages, limits, size, pins, cached, paced, _waives_no_more(told, before))
-    )
+    rules = (before.quarantine.drain is None, ages, limits, size, pins, cached, paced, _waives_no_more(told, before))
+    return all(rules)
+
+
+def _opens_no_more(told: NodeSettings, before: NodeSettings) -> bool:
+    """Whether windows are open only when they were before, in each half hour of a week."""
+    ours, theirs = (to_engine(settings, "policy", "node").windows for settings in (told, before))
+    week = (1_800_000_000.0 + 1800.0 * half for half in range(7 * 48))
+    return ours == theirs or all(is_open(theirs, now) for now in week if is_open(ours, now))
 
 
 def _pinned(settings: NodeSettings) -> frozenset[str]:

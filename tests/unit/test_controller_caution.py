@@ -16,6 +16,8 @@ from tests.unit.controlling import UUID, removes_no_more
 
 OTHER, THIRD = UUID.replace("0f2c", "aaaa"), UUID.replace("0f2c", "bbbb")
 ENFORCE: dict[str, Any] = {"mode": "Enforce"}
+NIGHT = {"schedule": "0 1 * * *", "duration": "3h"}
+WEEKEND = {"schedule": "0 12 * * SAT", "duration": "4h", "timeZone": "Europe/Berlin"}
 
 CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "mode": ("Audit", "Enforce"),
@@ -35,6 +37,7 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "quarantine.drain": ("Restore", None, "Purge"),
     "acknowledged": ([], [{"path": "a", "reason": "r"}], [{"path": p, "reason": "r"} for p in "ab"]),
     "sharedStorage.mode": ("Refuse",),
+    "maintenanceWindows": ([NIGHT | {"duration": "1h"}], [NIGHT], [NIGHT, WEEKEND], []),
 }
 """Every setting with values of it, the one that removes least first. A new field is not here, and fails a test."""
 
@@ -150,6 +153,17 @@ MIXED = {
         {"minimumAge": {"original": "1h"}, "quarantine": {"drain": "Restore"}},
         {"minimumAge": {"original": "24h"}, "quarantine": {"drain": "Restore"}},
     ),
+    "other windows, and fewer files": (
+        {"maintenanceWindows": [NIGHT]},
+        {"maintenanceWindows": [WEEKEND], "limits": {"maxFiles": 2}},
+        {"maintenanceWindows": [NIGHT], "limits": {"maxFiles": 2}},
+    ),
+    "one window longer, another one gone": (
+        {"maintenanceWindows": [NIGHT, WEEKEND]},
+        {"maintenanceWindows": [NIGHT | {"duration": "4h"}]},
+        {"maintenanceWindows": [NIGHT, WEEKEND]},
+    ),
+    "no windows any more": ({"maintenanceWindows": [NIGHT]}, {}, {"maintenanceWindows": [NIGHT]}),
     "Purge: it removes nothing meanwhile": (
         {},
         {"quarantine": {"drain": "Purge"}},
@@ -193,6 +207,7 @@ AT_ONCE = {
         {"acknowledged": [{"path": "a", "reason": "r"}, {"path": "a", "reason": "r", "until": "2030-01-01T00:00:00Z"}]},
         {"acknowledged": [{"path": "a", "reason": "r", "until": "2031-01-01T00:00:00Z"}]},
     ),
+    "windows in another order": ({"maintenanceWindows": [NIGHT, WEEKEND]}, {"maintenanceWindows": [WEEKEND, NIGHT]}),
     "suspend, whatever else changes": ({}, {"suspend": True, "minimumAge": {"original": "10m"}}),
     "Audit, whatever else changes": ({}, {"mode": "Audit", "minimumAge": {"original": "10m"}}),
     "Restore instead of Purge": ({"quarantine": {"drain": "Purge"}}, {"quarantine": {"drain": "Restore"}}),

@@ -29,9 +29,10 @@ FIELDS = {
     *("minimumAge.partial", "cachedOnly", "pinnedImages", "limits.maxFiles", "limits.maxBytes", "limits.maxPercent"),
     *("rollout.maxNodesPerInterval", "quarantine.drain", "quarantine.retention", "acknowledged", "acknowledged[].node"),
     *("acknowledged[].path", "acknowledged[].reason", "acknowledged[].until", "sharedStorage.mode"),
+    *("maintenanceWindows[].schedule", "maintenanceWindows[].duration", "maintenanceWindows[].timeZone"),
 }
 """The fields of a policy in this release: those of the design without the ones whose function comes later."""
-LATER = ("pressure", "maxCacheBytes", "touchInUse", "integrity", "maintenanceWindows", "retiredHosts", "Coordinate")
+LATER = ("pressure", "maxCacheBytes", "touchInUse", "integrity", "retiredHosts", "Coordinate")
 
 
 @pytest.mark.parametrize("name", sorted(manifests()))

@@ -70,7 +70,11 @@ def _holding(report: Report) -> Said:
     return Said(NodeCondition.HOLDING, Status.FALSE, Why.NOTHING_HELD, "nothing is held")
 
 
-_WEIGHT = {Reason.SUSPENDED: 1, Reason.DRAINING: 1, Reason.SPAWN_IN_PROGRESS: 2, Reason.LIMIT_REACHED: 3}
+_WEIGHT = {
+    **dict.fromkeys((Reason.SUSPENDED, Reason.DRAINING, Reason.OUTSIDE_WINDOW), 1),
+    Reason.SPAWN_IN_PROGRESS: 2,
+    Reason.LIMIT_REACHED: 3,
+}
 """Holds that pass by themselves, or that somebody ordered, are told last."""
 
 

@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 COMPONENT = "basekeeper-agent"
 _MAX_MESSAGE, _MAX_NAME = 1024, 253
 _NAMED = 3
-_QUIET = frozenset({Reason.LIMIT_REACHED, Reason.SPAWN_IN_PROGRESS, Reason.SUSPENDED, Reason.DRAINING})
+_QUIET = frozenset(
+    {Reason.LIMIT_REACHED, Reason.SPAWN_IN_PROGRESS, Reason.SUSPENDED, Reason.DRAINING, Reason.OUTSIDE_WINDOW}
+)
 
 
 class EventReason(StrEnum):

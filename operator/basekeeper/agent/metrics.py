@@ -5,11 +5,13 @@ pass that could see it left it: a pass that fails as a whole has seen nothing, a
 """
 
 import math
+import time
 from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge
 
+from basekeeper.cache import windows
 from basekeeper.cache.acts import Action, Failure
 from basekeeper.cache.evidence import Part
 from basekeeper.cache.names import Kind
@@ -97,6 +99,11 @@ class Metrics(ProgramMetrics):
         self._enforcing = self.gauge(
             "basekeeper_enforcing", "1 while the policy in force has `mode: Enforce` and is not suspended"
         )
+        self._window = self.gauge(
+            "basekeeper_window_open",
+            "1 while removals may run by the policy's `maintenanceWindows`, also where it has none; 0 outside all of "
+            "them, and while the node has no policy",
+        )
         self.policy_generation = self.gauge(
             "basekeeper_policy_generation_applied", "generation of the policy that the last pass ran under; 0: none"
         )
@@ -153,6 +160,7 @@ class Metrics(ProgramMetrics):
         """Show what the node is told to do; None: nothing."""
         self._interval.set(0 if policy is None else interval)
         self._enforcing.set(policy is not None and policy.mode is Mode.ENFORCE and not policy.suspend)
+        self._window.set_function(lambda: float(policy is not None and windows.is_open(policy.windows, time.time())))
         if policy is None:
             self.policy_generation.set(0)
 

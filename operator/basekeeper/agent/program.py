@@ -5,13 +5,14 @@ counts is what the API server says when the pass begins.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from basekeeper.cache import engine, storage
+from basekeeper.cache import engine, storage, windows
 from basekeeper.cache.acts import Action
 from basekeeper.cache.report import Report
 from basekeeper.cache.settings import Host, Mode, Policy
@@ -222,6 +223,9 @@ class Agent:
             owners = (order.found or {}).get("metadata", {}).get("ownerReferences") or [None]
             events.post(self._api, self._host.node, owners[0], said)
         schedule.passed(time.monotonic(), order.interval, held_by_spawns=report.spawns_alone)
+        if (opens_at := windows.look(order.policy.windows, time.time()).opens_at) is not None:
+            closes_at = windows.look(order.policy.windows, opens_at).until or math.inf
+            schedule.opens(time.monotonic(), opens_at - time.time(), closes_at - opens_at)
 
     def _ask(self) -> Order:
         with self._mail.changed:

@@ -8,6 +8,9 @@ _SPAWN_RETRY = 60.0
 """Seconds after a pass that starting instances alone held: busy nodes must not starve."""
 _LEAST = 1.0
 """Seconds between passes at the least: a node's object has no floor, only the policy's has."""
+_WINDOW_SPREAD = 60.0
+_WINDOW_SHARE = 0.1
+"""How long after a window has opened nodes begin: within so many seconds, or this part of a short one."""
 _SOON = 5.0
 _SOON_SHARE = 0.02
 
@@ -31,6 +34,14 @@ class Schedule:
         else:
             self._retries = None
         self.due = now + wait
+
+    def opens(self, now: float, wait: float, length: float) -> None:
+        """At `now` a window opens in `wait` seconds, for `length` seconds: a pass early in it, if none is due before.
+
+        Not at the same moment on every node, and never just before: clocks are slewed.
+        """
+        spread = min(_WINDOW_SPREAD, length * _WINDOW_SHARE)
+        self.due = min(self.due, now + wait + jittered(spread * 0.55, 0.8))
 
     def told(self, now: float) -> None:
         """Something new was told at `now`: a pass soon, but not at the same moment on every node."""

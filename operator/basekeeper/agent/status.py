@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from basekeeper import __version__
+from basekeeper.cache import windows
 from basekeeper.cache.acts import Action
 from basekeeper.cache.names import display
 from basekeeper.cache.quarantine_plan import Hold
@@ -18,6 +19,7 @@ from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Host
 from basekeeper.cache.storage import Capacity
 from basekeeper.cache.verdicts import USE_REASONS, Verdict
+from basekeeper.resources import maintenance_window
 from basekeeper.resources.conditions import Condition, Said
 from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.node_image_cache import MAX_FILES, MAX_HOLDS, NodeStatus
@@ -56,6 +58,8 @@ def after_pass(
     told = _common(order, host, [*conditions.of_pass(report, before), order.applied], before, now)
     told["policy"] = None if order.origin is None else order.origin.model_dump(by_alias=True)
     told["lastPass"] = _last_pass(report)
+    if report.policy.windows:
+        told["window"] = maintenance_window.told(windows.look(report.policy.windows, now))
     if report.error:
         return _fitted({**told, **_kept(before, _OF_THE_CACHE)}, order, host)
     told["cache"] = _cache(report)

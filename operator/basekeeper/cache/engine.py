@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from . import identity, ledger_file, locks, presence, quarantine, removal
+from . import identity, ledger_file, locks, presence, quarantine, removal, windows
 from .acts import Action, Done, Doubt
 from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
@@ -102,11 +102,7 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
         acts = Acts()
         restore_needed(host, look, acts, locked=acting, progress=progress)
         if acting and not policy.suspend and (look.plan.removals or look.plan.purges) and not stop():
-            first = {(item.file.name.raw, item.file.inode) for item in look.plan.removals}
-            progress("looking again", 0, 1)
-            look = looker.look()
-            _remove(looker, look, first, acts, progress, stop)
-            _settle(looker, look, acts, progress, stop)
+            look = _act(looker, look, acts, progress, stop)
         if acting and not stop():
             quarantine.sweep(host.base)
             _compare_conflicts(host, book, look)
@@ -169,6 +165,34 @@ def restore_needed(host: Host, look: Look, acts: Acts, *, locked: bool, progress
             progress("restoring", at, len(needed))
             acts.entries[item.entry.id] = removal.restore(host, item.entry)
             acts.returned.append(item)
+
+
+def _act(looker: Looker, before: Look, acts: Acts, progress: Progress, stop: Stop) -> Look:
+    """Remove and purge on a second look, which is returned; ends between two files when the window closes."""
+    progress("looking again", 0, 1)
+    look = looker.look()
+    closed = windows.closing(looker.policy.windows, look.now.wall)
+
+    def halted() -> bool:
+        return stop() or closed(time.time())
+
+    first = {(item.file.name.raw, item.file.inode) for item in before.plan.removals}
+    _remove(looker, look, first, acts, progress, halted)
+    _settle(looker, look, acts, progress, halted)
+    if closed(now := time.time()):
+        _note_closed(looker.policy, look, acts, now)
+    return look
+
+
+def _note_closed(policy: Policy, look: Look, acts: Acts, now: float) -> None:
+    """Say of what was to go and is still there that its window has closed."""
+    if (message := windows.look(policy.windows, now).closed) is None:
+        return
+    left = Done(Action.SKIPPED, Doubt(Reason.OUTSIDE_WINDOW, message))
+    for file in look.plan.removals:
+        acts.files.setdefault(file.file.name.raw, left)
+    for entry in look.plan.purges:
+        acts.entries.setdefault(entry.entry.id, left)
 
 
 def _remove(

@@ -8,7 +8,7 @@ really was prevented. Limits come last: they choose among what may go.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from . import anomalies
+from . import anomalies, windows
 from .anomalies import Stop
 from .evidence import CachedFile, FileType, Inventory, Note, Source, Unknown, Usage, User
 from .memory import Breaker, Clock, Directories, Memory
@@ -103,10 +103,13 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     breaker = anomalies.breaker_after(usage, used, policy, memory, now)
     stops = anomalies.stops(usage, policy, memory, now, breaker)
 
+    closed = windows.look(policy.windows, now.wall).closed
+    blocked = purge_blocked(usage, stops, closed)
+
     judged = [judge.file(file) for file in inventory.files]
-    held = [_hold_if_stopped(item, stops, usage, judge) for item in judged]
+    held = [_hold_if_stopped(item, stops, usage, judge, closed) for item in judged]
     files = _throttle(held, policy)
-    entries = judge_entries(inventory, usage, memory, now, stops, judge.need, policy.draining)
+    entries = judge_entries(inventory, usage, memory, now, blocked, judge.need, policy.draining)
     holds = _collect_holds(files, entries, stops, usage)
     return Plan(
         files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
@@ -116,7 +119,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
         breaker=breaker,
         restart_ages=restart_ages,
         unknown=unknown,
-        purge_blocked=purge_blocked(usage, stops),
+        purge_blocked=blocked,
         stops=stops,
     )
 
@@ -256,7 +259,7 @@ def _users(usage: Usage, name: Name, inode: tuple[int, int]) -> tuple[User, ...]
     return tuple(sorted(found, key=lambda user: (user.source, user.who)))
 
 
-def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _Judge) -> Judged:
+def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _Judge, closed: str | None) -> Judged:
     if item.verdict is not Verdict.REMOVE:
         return item
     file = item.file
@@ -271,6 +274,9 @@ def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _
         return _held(item, Reason.IMAGE_UNKNOWN, _image_unknown(usage))
     if judge.policy.draining is not None:
         return _held(item, Reason.DRAINING, _DRAINING)
+    # Last: what an operator has to mend is told also between windows, or there would be time for it in them alone.
+    if closed is not None:
+        return _held(item, Reason.OUTSIDE_WINDOW, closed)
     return item
 
 
@@ -338,7 +344,7 @@ def _collect_holds(
         holds += [Hold(Reason.SPAWN_IN_PROGRESS, message, spawn.path) for spawn in usage.spawns]
     if Reason.IMAGE_UNKNOWN in reasons:
         holds.append(Hold(Reason.IMAGE_UNKNOWN, _image_unknown(usage), usage.unidentified_raw[0]))
-    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.DRAINING):
+    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.DRAINING, Reason.OUTSIDE_WINDOW):
         said = [item.message for item in files if item.verdict is Verdict.HOLD and item.reason is reason]
         said += [e.message for e in entries if e.decision is Decision.HOLD and e.reason is reason]
         holds += [Hold(reason, message) for message in dict.fromkeys(said)]

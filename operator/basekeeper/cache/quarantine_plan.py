@@ -63,16 +63,15 @@ def judge_entries(
     usage: Usage,
     memory: Memory,
     now: Clock,
-    stops: Sequence[Stop],
+    blocked: tuple[Reason, str] | None,
     need: Need,
     drain: Drain | None = None,
 ) -> tuple[JudgedEntry, ...]:
-    """Decide about every quarantined file; `stops` and `need` are what this pass found out already.
+    """Decide about every quarantined file; `blocked` is the answer of `purge_blocked`.
 
     `drain` empties the quarantine: what is free to go back goes back, or what waits is due now.
     """
     taken = {file.name.raw: file for file in inventory.files}
-    blocked = purge_blocked(usage, stops)
     judged = []
     for entry in inventory.entries:
         needed = need(entry.name, entry.inode)
@@ -105,15 +104,18 @@ def _is_file(found: CachedFile | None) -> bool:
     return found is not None and found.type is FileType.REGULAR
 
 
-def purge_blocked(usage: Usage, stops: Sequence[Stop]) -> tuple[Reason, str] | None:
-    """Why nothing may be purged in this pass, if so: evidence must be complete, whatever the file."""
+def purge_blocked(usage: Usage, stops: Sequence[Stop], closed: str | None) -> tuple[Reason, str] | None:
+    """Why nothing may be purged in this pass, if so: evidence must be complete, whatever the file.
+
+    `closed` says that no window is open, if none is.
+    """
     if stops:
         return stops[0].reason, stops[0].message
     if usage.unknown:
         return Reason.UNKNOWN_USAGE, usage.unknown[0].message
     if usage.spawns:
         return Reason.SPAWN_IN_PROGRESS, f"an instance may be starting in {usage.spawns[0].path}"
-    return None
+    return None if closed is None else (Reason.OUTSIDE_WINDOW, closed)
 
 
 def _by_due_time(

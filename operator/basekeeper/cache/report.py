@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from . import windows
 from .acts import Action, Done, Failure
 from .anomalies import Stop
 from .evidence import CachedFile, Note, Part
@@ -105,6 +106,11 @@ class Report:
     """Finished files that lay in the cache when the last pass ended, and that another hand has removed since."""
     anomalies: tuple[Stop, ...] = ()
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
+
+    @property
+    def window(self) -> windows.Opening | None:
+        """Whether a maintenance window was open; None: the policy has none, so that there was nothing to wait for."""
+        return windows.look(self.policy.windows, self.time) if self.policy.windows else None
 
     @property
     def outcome(self) -> Outcome:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from .names import Kind
+from .windows import Window
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -102,6 +103,8 @@ class Policy:
     shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
     shared_with: tuple[str, ...] = ()
     """Nodes that report the same directories as this one, as the controller found out."""
+    windows: tuple[Window, ...] = ()
+    """Outside all of these nothing is removed, purged or verified; without any that is always allowed."""
 
     @property
     def draining(self) -> Drain | None:

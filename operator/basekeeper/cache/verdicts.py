@@ -42,6 +42,7 @@ class Reason(StrEnum):
     CONFLICT = "Conflict"
     SUSPENDED = "Suspended"
     DRAINING = "Draining"
+    OUTSIDE_WINDOW = "OutsideWindow"
     SHARED_STORAGE = "SharedStorage"
     CLOCK_JUMPED = "ClockJumped"
     USERS_VANISHED = "UsersVanished"
@@ -73,6 +74,7 @@ MEANING: dict[Reason, str] = {
     Reason.CONFLICT: "it is needed from the quarantine, but another file has its name",
     Reason.SUSPENDED: "the policy is suspended",
     Reason.DRAINING: "the policy empties the quarantine (quarantine.drain), and nothing is removed meanwhile",
+    Reason.OUTSIDE_WINDOW: "no maintenance window of the policy is open",
     Reason.SHARED_STORAGE: "other hosts use this storage, and their instances cannot be seen from here",
     Reason.CLOCK_JUMPED: "the clock jumped, so ages mean nothing now",
     Reason.USERS_VANISHED: "most bases in use lost all their users at once, which is not how machines end",
@@ -104,6 +106,7 @@ HOLD_REASONS = frozenset(
         Reason.CONFLICT,
         Reason.SUSPENDED,
         Reason.DRAINING,
+        Reason.OUTSIDE_WINDOW,
         Reason.SHARED_STORAGE,
         Reason.CLOCK_JUMPED,
         Reason.USERS_VANISHED,
@@ -158,6 +161,7 @@ WHAT_NEXT: dict[Reason, str] = {
     Reason.CONFLICT: "compare the two files; then purge the quarantined one, or move the other away and restore it",
     Reason.SUSPENDED: "set suspend: false",
     Reason.DRAINING: "remove quarantine.drain from the policy when the quarantine is empty",
+    Reason.OUTSIDE_WINDOW: "it goes when the next window opens; spec.maintenanceWindows says when that is",
     Reason.SHARED_STORAGE: "nothing is removed on storage that other hosts use",
     Reason.CLOCK_JUMPED: "every age starts anew from now",
     Reason.USERS_VANISHED: "find out where the instances went; `basekeeper adopt` says that all is as it should be",

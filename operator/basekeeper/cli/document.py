@@ -10,6 +10,7 @@ import yaml
 from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
+from basekeeper.resources import maintenance_window
 from basekeeper.resources.quantities import timestamp
 
 from . import streams
@@ -58,6 +59,8 @@ def of_report(report: Report) -> dict[str, Any]:
             "observeBy": {part.value: round(spent, 4) for part, spent in seconds.by_part.items()},
         },
     }
+    if report.window is not None:
+        document["window"] = maintenance_window.told(report.window)
     if report.error:
         document["error"] = report.error
     return document

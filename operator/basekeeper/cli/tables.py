@@ -48,6 +48,12 @@ def print_report(report: Report) -> None:
         out.print(Text.assemble(("held  ", "yellow"), f"{hold.reason.value}: ", _at(hold.path), hold.message))
     for note in report.notes:
         out.print(Text.assemble(("note  ", "dim"), f"{note.about}: ", _at(note.path), note.message))
+    if report.window is not None and report.window.open:
+        until = report.window.until
+        end = "and does not close within sight" if until is None else f"until {timestamp(until)}"
+        out.print(Text.assemble(("window  ", "dim"), f"open {end}"))
+    elif report.window is not None:
+        out.print(Text.assemble(("window  ", "yellow"), f"{report.window.closed}"))
     out.print(_sum(report))
 
 

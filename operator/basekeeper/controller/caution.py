@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
+from basekeeper.resources.maintenance_window import MaintenanceWindow
 from basekeeper.resources.node_image_cache import MAX_SHARERS, NodeSpec
 from basekeeper.resources.node_settings import Acknowledged, Limits, MinimumAge, NodeSettings, Quarantine
 
 Settings = Mapping[str, Any]
 """The fields of `NodeSettings`, by their Python names; values as the models have them."""
 V = TypeVar("V")
+Windows = tuple[MaintenanceWindow, ...]
 
 MOST_PINS = 512
 """Images that a node's object can pin."""
@@ -74,6 +76,24 @@ def _both_pins(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...
     return tuple(dict.fromkeys((*theirs, *ours)))
 
 
+def _windows(
+    ours: tuple[MaintenanceWindow, ...], theirs: tuple[MaintenanceWindow, ...]
+) -> tuple[MaintenanceWindow, ...]:
+    """The narrower of two sets, of which none at all is the widest.
+
+    When both are open is no set of windows that could be told: where neither lies within the other, what a node has
+    stays until a wave brings the new ones.
+    """
+    narrower = bool(theirs) and all(any(_lies_within(window, other) for other in ours) for window in theirs)
+    return theirs if not ours or narrower else ours
+
+
+def _lies_within(window: MaintenanceWindow, other: MaintenanceWindow) -> bool:
+    """Whether both open at the same times, and this one closes no later."""
+    same_times = (window.schedule, window.time_zone) == (other.schedule, other.time_zone)
+    return same_times and window.duration <= other.duration
+
+
 SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "mode": _careful(Mode.AUDIT),
     "suspend": lambda ours, theirs: ours or theirs,
@@ -85,6 +105,7 @@ SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "quarantine": _quarantine,
     "acknowledged": _common_rows,
     "shared_storage": lambda ours, theirs: ours if ours.mode is SharedStorageMode.REFUSE else theirs,
+    "maintenance_windows": _windows,
 }
 """For each setting the safer of two values: what a node has now, and what it is to have."""
 
@@ -92,6 +113,7 @@ _EFFECT: dict[str, Callable[[Any], Any]] = {
     # As the engine reads them: each id as it is written and in lower case, in any order.
     "pinned_images": lambda images: {form for image in images for form in (image, image.lower())},
     "acknowledged": _until,
+    "maintenance_windows": frozenset,
 }
 """What of a setting makes a difference, where that is not its value."""
 

@@ -137,6 +137,17 @@ class Paths(Strict):
     """The cache of base images."""
 
 
+class WindowReport(Strict):
+    """Whether removals, purges and verification may run by the policy's maintenance windows."""
+
+    open: bool
+    """Whether a window was open when this was written."""
+    until: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When it closes. Absent: none is open, or no end is in sight."""
+    opens_at: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When the next one opens, if none is open."""
+
+
 class HoldReport(Strict):
     """Something that holds removals or purges."""
 
@@ -196,6 +207,8 @@ class NodeStatus(Strict):
     """The file system that the cache lies on."""
     paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
     """Where the agent looks."""
+    window: Annotated[Omittable[WindowReport], Field(json_schema_extra=omitted)] = None
+    """Whether removals may run by the policy's maintenance windows. Absent: it has none."""
     holds: Annotated[tuple[HoldReport, ...], Field(strict=False, max_length=MAX_HOLDS)] = ()
     """What holds removals or purges, at most 16 and as many as fit."""
     holds_truncated: bool = False

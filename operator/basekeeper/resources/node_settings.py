@@ -26,6 +26,7 @@ from .fields import (
     duration_default,
     omitted,
 )
+from .maintenance_window import MAX_WINDOWS, MaintenanceWindow
 
 LATER = frozenset(
     {
@@ -33,7 +34,6 @@ LATER = frozenset(
         "spec.maxCacheBytes",
         "spec.touchInUse",
         "spec.integrity",
-        "spec.maintenanceWindows",
         "spec.sharedStorage.retiredHosts",
     }
 )
@@ -159,6 +159,9 @@ class NodeSettings(Strict):
     shared_storage: SharedStorage = SharedStorage()
     """How to behave when other hosts use the same instances directory. Default: as its fields say.
     nova: trusts the file compute_nodes."""
+    maintenance_windows: Annotated[tuple[MaintenanceWindow, ...], Field(strict=False, max_length=MAX_WINDOWS)] = ()
+    """When removals, purges and verification may run, at most 16 windows; observing, reporting and restoring always go
+    on. Default: none, which is always. nova: has no such option."""
 
 
 def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
@@ -182,4 +185,5 @@ def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
             if row.node in (None, node)
         ),
         shared_storage=given.shared_storage.mode,
+        windows=tuple(window.to_engine() for window in given.maintenance_windows),
     )
