@@ -30,8 +30,8 @@ def _list_of(value: str, *, also: str = "") -> str:
 _MINUTE = _list_of("[0-5]?[0-9]")
 _HOUR = _list_of("[01]?[0-9]|2[0-3]")
 _DAY = _list_of("0?[1-9]|[12][0-9]|3[01]", also="LW?")
-_MONTH = _list_of("0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC")
-_WEEKDAY = "[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT"
+_MONTH = _list_of("0?[1-9]|1[0-2]|(?i:JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)")
+_WEEKDAY = "[0-7]|(?i:SUN|MON|TUE|WED|THU|FRI|SAT)"
 SCHEDULE_PATTERN = rf"^{' '.join((_MINUTE, _HOUR, _DAY, _MONTH, _list_of(_WEEKDAY, also=f'({_WEEKDAY})(#[1-5]|L)')))}$"
 _SCHEDULE = re.compile(SCHEDULE_PATTERN)
 _LONGEST_SCHEDULE = 128
@@ -46,7 +46,7 @@ def _read_schedule(value: object) -> str:
             return value
         raise ValueError(f"expected a schedule that comes round, got {shown(value)}: {why}")
     raise ValueError(
-        "expected five cron fields (minute, hour, day of month, month, day of week; names in capitals) such as "
+        "expected five cron fields (minute, hour, day of month, month, day of week) such as "
         f'"30 1 * * SAT", got {shown(value)}'
     )
 
