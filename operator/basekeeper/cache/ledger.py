@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 from math import isfinite
 from typing import Any
 
+from .baselines import Baselines
 from .evidence import CachedFile, Identity
 from .identity import Ids, KnownIds
 from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
@@ -41,6 +42,7 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, *, lost: bool) -> None:
         self._db = connection
         self._lost = lost
+        self.contents = Baselines(connection)
 
     @property
     def lost(self) -> bool:
@@ -95,6 +97,8 @@ class Ledger:
         self.reclaimed()
         self.accepted()
         self.memory(Directories.KNOWN, "")
+        self.contents.known()
+        self.contents.readings()
 
     def seen_in_use(self, users: Mapping[bytes, Sequence[str]], at: float) -> None:
         """Remember that these bases were in use at this time, and by whom; never moves a memory back.

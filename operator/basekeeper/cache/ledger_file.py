@@ -27,6 +27,8 @@ _READ_PAUSE = 0.05
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
 # Inode numbers and time stamps are text: some file systems' fill 64 bits without a sign, SQLite's integers have one.
 # compared: whether a quarantined file has the content of the newer file (by inode number and size) of its name.
+# baseline: the digests of a base's blocks, 16 bytes each, by the file's handle (`handles`).
+# finding: what verification found wrong, with offsets in bytes (a JSON list). reading: how far a file has been read.
 MIGRATIONS = (
     """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -38,6 +40,21 @@ CREATE TABLE acknowledged (
 CREATE TABLE compared (
     entry TEXT PRIMARY KEY, inode TEXT NOT NULL, size INTEGER NOT NULL, same INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+""",
+    """
+CREATE TABLE baseline (
+    identity TEXT PRIMARY KEY, name BLOB NOT NULL, algorithm TEXT NOT NULL, size INTEGER NOT NULL,
+    digests BLOB NOT NULL, root TEXT NOT NULL, taken_at REAL NOT NULL, verified_at REAL NOT NULL
+) STRICT;
+CREATE TABLE finding (
+    identity TEXT PRIMARY KEY, name BLOB NOT NULL, flaw TEXT NOT NULL, message TEXT NOT NULL, offsets TEXT NOT NULL,
+    found_at REAL NOT NULL, checked_at REAL NOT NULL
+) STRICT;
+CREATE TABLE reading (
+    identity TEXT PRIMARY KEY, name BLOB NOT NULL, algorithm TEXT NOT NULL, size INTEGER NOT NULL,
+    began_at REAL NOT NULL, mtime_ns TEXT NOT NULL, quiet INTEGER NOT NULL, digests BLOB NOT NULL,
+    damaged TEXT NOT NULL, unreadable TEXT NOT NULL, candidate BLOB
+) STRICT;
 """,
 )
 """What leads from each version to the next; a new ledger goes through all. A released one is never changed."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .evidence import Identity
+from .evidence import Identity, Inode
 from .verdicts import Reason
 
 
@@ -79,6 +79,15 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Verification found that a file of the cache is not what it was; it says nothing about who needs it."""
+
+    message: str
+    settles_after: float
+    """Seconds without use after which nothing can be starting on it any more (`--spawn-grace`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Everything that judgement may know of earlier passes."""
 
@@ -95,6 +104,10 @@ class Memory:
     """Whether a quarantine entry (by id) has the content of the newer file of its name (by inode number and size)."""
     given_up: frozenset[str] = frozenset()
     """Entries (by id) that an operator orders to be purged at this moment, though another file has their name."""
+    just_removed: frozenset[str] = frozenset()
+    """Entries (by id) that this very pass made: what turns out to need one gets it back as it was, corrupt or not."""
+    damaged: Mapping[Inode, Damage] = field(default_factory=dict)
+    """Files of the cache whose content changed since their baseline."""
     clock: Clock | None = None
     last_pass: LastPass | None = None
     present: Present | None = None

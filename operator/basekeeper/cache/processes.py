@@ -11,8 +11,8 @@ from collections.abc import Collection
 from .evidence import Inode
 
 
-def open_files(wanted: Collection[Inode]) -> dict[Inode, str]:
-    """Of the files `wanted`, those that another process has open, and which: `process 4711 (rsync)`.
+def open_files(wanted: Collection[Inode], *, to_write: bool = False) -> dict[Inode, str]:
+    """Of the files `wanted`, those that another process has open (`to_write`: only so), and which: `process 47 (cp)`.
 
     Processes that vanish or may not be looked into are passed over. Raises nothing.
     """
@@ -36,9 +36,20 @@ def open_files(wanted: Collection[Inode]) -> dict[Inode, str]:
             except OSError:
                 continue
             inode = status.st_dev, status.st_ino
-            if inode in wanted and inode not in found:
+            if inode not in wanted or inode in found:
+                continue
+            if not to_write or _writes(process, descriptor):
                 found[inode] = f"process {process} ({_name_of(process)})"
     return found
+
+
+def _writes(process: str, descriptor: str) -> bool:
+    try:
+        with open(f"/proc/{process}/fdinfo/{descriptor}", encoding="ascii", errors="replace") as told:
+            flags = next(line for line in told if line.startswith("flags:"))
+    except (OSError, StopIteration):
+        return False
+    return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
 
 
 def _name_of(process: str) -> str:

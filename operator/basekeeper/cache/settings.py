@@ -43,6 +43,25 @@ class Drain(StrEnum):
     PURGE = "Purge"
 
 
+class Algorithm(StrEnum):
+    """What digests of bases are made with."""
+
+    XXH3 = "XXH3"
+    """128 bits of XXH3: as fast as memory; finds every damage, but not a change that somebody made to go unseen."""
+    SHA256 = "SHA256"
+    """The first 128 bits of SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """How bases are verified."""
+
+    interval: float = 168 * HOUR
+    """Seconds within which each base is read once."""
+    max_bytes_per_second: int = 50 << 20
+    algorithm: Algorithm = Algorithm.XXH3
+
+
 @dataclass(frozen=True, slots=True)
 class MinimumAge:
     """How long, in seconds, a file must have been unused before it may go; nova's defaults."""
@@ -105,6 +124,8 @@ class Policy:
     """Nodes that report the same directories as this one, as the controller found out."""
     windows: tuple[Window, ...] = ()
     """Outside all of these nothing is removed, purged or verified; without any that is always allowed."""
+    integrity: Integrity | None = None
+    """None: nothing is verified unless somebody orders it."""
 
     @property
     def draining(self) -> Drain | None:
