@@ -26,6 +26,7 @@ UUID = "0f2c3a1e-6d51-4a0b-9f0e-5a1b2c3d4e5f"
 NAME = "test-validation"
 ROW = {"path": "instance/disk", "reason": "known"}
 EXAMPLES = sorted((DEPLOY / "examples").glob("*.yaml"))
+WINDOW = {"schedule": "0 22 * * SAT", "duration": "4h"}
 NOTHING = "expected a value, got nothing; give it one or remove it"
 UNKNOWN = "unknown field; correct its name or remove it"
 EMPTY = "spec.nodeSelector: Invalid value: {}empty; give matchLabels or matchExpressions, or remove nodeSelector"
@@ -71,6 +72,13 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a label that must be there": _where("zone", "Exists"),
     "values of a label": _where("example.com/zone", "NotIn", values=["a", "b"]),
     "a low priority": {"priority": -5},
+    "a window": {"maintenanceWindows": [{"schedule": "30 1 * * *", "duration": "2h"}]},
+    "a window in a zone": {"maintenanceWindows": [{**WINDOW, "timeZone": "America/Argentina/Buenos_Aires"}]},
+    "a window with everything that cron has": {
+        "maintenanceWindows": [{**WINDOW, "schedule": "*/20,5-10/2 0-23 L,1 JAN-Mar,dec SUN#1,5L"}]
+    },
+    "as many windows as may be": {"maintenanceWindows": [WINDOW] * 16},
+    "the shortest window": {"maintenanceWindows": [{**WINDOW, "duration": "1m"}]},
     "the only mode of shared storage": {"sharedStorage": {"mode": "Refuse"}},
 }
 
@@ -178,7 +186,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"{field} without a value": ({field: None}, f"spec.{field}: {NOTHING}")
         for field in ("suspend", "interval", "minimumAge", "pinnedImages", "limits", "quarantine",
-                      "acknowledged", "sharedStorage", "priority", "rollout")
+                      "acknowledged", "sharedStorage", "priority", "rollout", "maintenanceWindows")
     },
     "no limit without saying so": ({"limits": {"maxBytes": None}}, f"spec.limits.maxBytes: {NOTHING}"),
     "an age without a value": ({"minimumAge": {"original": None}}, f"spec.minimumAge.original: {NOTHING}"),
@@ -187,6 +195,39 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an acknowledged path for no node": (
         {"acknowledged": [{**ROW, "node": None}]}, f"spec.acknowledged: a field of an entry: {NOTHING}",
     ),
+    # windows
+    **{
+        f"the schedule {schedule!r}": (
+            {"maintenanceWindows": [WINDOW, {**WINDOW, "schedule": schedule}]},
+            "spec.maintenanceWindows[1].schedule: ",
+        )
+        for schedule in ("@daily", "* * * *", "0 0 0 * * *", "60 * * * *", "0 24 * * *", "0 0 32 * *", "0 0 * 13 *",
+                         "0 0 * * 8", " 0 0 * * *", "0 0 * * */0", "", "0" * 129)
+    },
+    **{
+        f"a window of {duration}": (
+            {"maintenanceWindows": [{**WINDOW, "duration": duration}]},
+            "spec.maintenanceWindows[0].duration: Invalid value: {}expected a duration from 1m to 2562047h",
+        )
+        for duration in ("0s", "59s", "2562048h")
+    },
+    **{
+        f"the time zone {zone!r}": (
+            {"maintenanceWindows": [{**WINDOW, "timeZone": zone}]}, "spec.maintenanceWindows[0].timeZone: Invalid",
+        )
+        for zone in ("Europe/Berlim", "CEST", "../UTC", "/etc/localtime", "+01:00", "")
+    },
+    "a window without a schedule": (
+        {"maintenanceWindows": [{"duration": "1h"}]}, "spec.maintenanceWindows[0].schedule: Required value",
+    ),
+    "a window without a duration": (
+        {"maintenanceWindows": [{"schedule": "0 0 * * *"}]}, "spec.maintenanceWindows[0].duration: Required value",
+    ),
+    "an unknown field of a window": (
+        {"maintenanceWindows": [{**WINDOW, "timezone": "UTC"}]},
+        "spec.maintenanceWindows: an entry has an unknown field; known are schedule, duration, timeZone",
+    ),
+    "too many windows": ({"maintenanceWindows": [WINDOW] * 17}, "spec.maintenanceWindows: Too many: 17"),
     # lists
     "too many pins": ({"pinnedImages": [UUID] * 257}, "spec.pinnedImages: Too many: 257: must have at most 256 items"),
     "a pin that is no UUID": ({"pinnedImages": [UUID, "cirros"]}, "spec.pinnedImages[1]: Invalid value"),
@@ -332,6 +373,7 @@ def test_what_is_not_said_is_filled_in(cluster: ControlPlane) -> None:
         "quarantine": {"retention": "6h"},
         "acknowledged": [],
         "sharedStorage": {"mode": "Refuse"},
+        "maintenanceWindows": [],
         "priority": 0,
         "rollout": {"maxNodesPerInterval": "10%"},
     }

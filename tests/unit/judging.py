@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC
 from typing import TypeVar
 
 from basekeeper.cache.evidence import (
@@ -24,6 +25,7 @@ from basekeeper.cache.plan import Judged, Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
 from basekeeper.cache.settings import Limits, Policy
 from basekeeper.cache.verdicts import Reason, Verdict
+from basekeeper.cache.windows import Window
 
 Item = TypeVar("Item", Judged, JudgedEntry)
 
@@ -40,6 +42,9 @@ EPHEMERAL = b"ephemeral_20_0706d66"
 PARTIAL = ORIGINAL + b".part"
 NFS = b".nfs000000000012ab3400000001"
 FOREIGN = b"notes.txt"
+
+OPEN_NOW, CLOSED_NOW = Window("0 8 * * *", HOUR, UTC), Window("0 7 * * *", HOUR, UTC)
+"""Windows of which one opens at `NOW`, in the morning of a day, and one closes."""
 
 NO_LIMITS = Limits(max_files=10**9, max_bytes=None, max_percent=100)
 

@@ -79,7 +79,10 @@ def test_what_lasts_is_told_when_it_begins_also_across_a_restart(reports: list[R
     assert Node().passes(*reports) == said
 
 
-@pytest.mark.parametrize("reason", [Reason.LIMIT_REACHED, Reason.SPAWN_IN_PROGRESS, Reason.SUSPENDED, Reason.DRAINING])
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.LIMIT_REACHED, Reason.SPAWN_IN_PROGRESS, Reason.SUSPENDED, Reason.DRAINING, Reason.OUTSIDE_WINDOW],
+)
 def test_what_passes_by_itself_or_was_ordered_is_no_event(reason: Reason) -> None:
     assert Node().passes(report(holds=(Hold(reason, ""),))) == [[]]
 

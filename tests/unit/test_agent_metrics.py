@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,8 @@ from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import CacheState, Outcome, Report, Row, Seconds
 from basekeeper.cache.settings import Mode, Policy
 from basekeeper.cache.verdicts import AGAINST, HOLD_REASONS, REASONS, Reason, Verdict
-from tests.unit.judging import NOW
+from basekeeper.cache.windows import Window
+from tests.unit.judging import MINUTE, NOW
 from tests.unit.test_agent_status import DISK, ENFORCE, report, row
 
 
@@ -154,6 +156,24 @@ def test_what_the_node_is_told_is_shown(policy: Policy | None, shown: tuple[int,
     metrics.show_order(Policy(mode=Mode.ENFORCE), 5)
     metrics.show_order(policy, 60)
     assert (value(metrics.registry, "interval_seconds"), value(metrics.registry, "enforcing")) == shown
+
+
+ALWAYS, NEVER_NOW = Window("* * * * *", MINUTE, UTC), Window("0 0 29 2 *", 1e-9, UTC)
+
+
+@pytest.mark.parametrize(
+    ("policy", "open_"),
+    {
+        "no policy": (None, 0),
+        "no windows": (ENFORCE, 1),
+        "a window that is open": (replace(ENFORCE, windows=(NEVER_NOW, ALWAYS)), 1),
+        "a window that is not": (replace(ENFORCE, windows=(NEVER_NOW,)), 0),
+    }.values(),
+)
+def test_whether_a_window_is_open_is_shown_as_it_is_when_somebody_asks(policy: Policy | None, open_: int) -> None:
+    metrics = Metrics()
+    metrics.show_order(policy, 60)
+    assert value(metrics.registry, "window_open") == open_
 
 
 def test_a_node_whose_policy_went_runs_no_generation_and_shows_the_cache_as_it_was() -> None:

@@ -57,6 +57,26 @@ def test_what_is_told_makes_a_pass_due_within_seconds_and_never_later_than_it_wa
         assert schedule.due <= before
 
 
+@pytest.mark.parametrize(("length", "within"), [(8 * 3600.0, 60.0), (60.0, 6.0), (float("inf"), 60.0)])
+def test_a_window_that_opens_before_the_next_pass_gets_one_early_in_it_and_not_all_at_once(
+    length: float, within: float
+) -> None:
+    dues = []
+    for _ in range(200):
+        schedule = scheduled()
+        schedule.opens(1000.0, 600.0, length)
+        dues.append(schedule.due)
+    assert all(1600 < due <= 1600 + within for due in dues)
+    assert max(dues) - min(dues) > within / 2
+
+
+def test_a_window_that_opens_after_the_next_pass_moves_nothing() -> None:
+    schedule = scheduled()
+    due = schedule.due
+    schedule.opens(1000.0, 2 * INTERVAL, 3600.0)
+    assert schedule.due == due
+
+
 def test_a_person_s_wish_is_done_at_once() -> None:
     schedule = scheduled()
     schedule.asked(1001.0)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from basekeeper.cache.report import Outcome, Report, Row, Seconds
 from basekeeper.cache.settings import Host, Mode, Policy
 from basekeeper.cache.storage import Capacity
 from basekeeper.cache.verdicts import USE_REASONS, Reason, Verdict
+from basekeeper.cache.windows import Window
 from basekeeper.resources import crd
 from basekeeper.resources.conditions import NodeCondition, Why
-from tests.unit.judging import DAY, HOUR, NOW, original
+from tests.unit.judging import CLOSED_NOW, DAY, HOUR, NOW, OPEN_NOW, original
 from tests.unit.structural import spec_and_status, wrongs
 
 _, SCHEMA = spec_and_status(crd.nodes())
@@ -43,6 +45,7 @@ SPEC: dict[str, Any] = {
     "acknowledged": [{"path": "0f3c0000-0000-4000-8000-000000000001/disk", "reason": "left by a migration"}] * 3,
     "sharedStorage": {"mode": "Refuse"},
     "policy": ORIGIN,
+    "maintenanceWindows": [{"schedule": "30 1 * * SAT,SUN", "duration": "4h", "timeZone": "Europe/Berlin"}],
     "rollout": {"movedAt": "2026-11-24T00:00:00Z", "generation": 4, "waiting": True},
 }
 ENFORCE = Policy(name="compute", mode=Mode.ENFORCE)
@@ -169,6 +172,7 @@ CROWDED: dict[str, Report] = {
         anomalies=(Stop(Reason.OTHER_DIRECTORY, LONG),),
     ),
     "a pass that failed": report(error=LONG),
+    "a window": report(*crowd(), holds=many_holds(), policy=replace(ENFORCE, windows=(OPEN_NOW,))),
     "nothing": report(),
 }
 
@@ -194,6 +198,22 @@ def test_a_large_spec_takes_the_status_its_room_but_not_all_of_it() -> None:
 def test_a_spec_takes_its_room_also_while_the_server_is_away() -> None:
     away = replace(order(), found=None)
     assert whole(told(CROWDED["everything at once"], by=away), SPEC, "node-a") <= BUDGET
+
+
+WINDOWS: dict[str, tuple[tuple[Window, ...], dict[str, Any] | None]] = {
+    "none": ((), None),
+    "open": ((CLOSED_NOW, OPEN_NOW), {"open": True, "until": "2027-01-15T09:00:00Z"}),
+    "open for ever": ((Window("* * * * *", HOUR, UTC),), {"open": True}),
+    "closed": ((CLOSED_NOW,), {"open": False, "opensAt": "2027-01-16T07:00:00Z"}),
+}
+
+
+@pytest.mark.parametrize(("windows", "said"), WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("error", [None, "no"], ids=["a pass", "a pass that failed"])
+def test_a_status_says_whether_a_window_is_open_and_when_that_changes(
+    windows: tuple[Window, ...], said: dict[str, Any] | None, error: str | None
+) -> None:
+    assert told(report(policy=replace(ENFORCE, windows=windows), error=error)).get("window") == said
 
 
 def test_where_all_fits_all_is_told() -> None:

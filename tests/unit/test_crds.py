@@ -181,6 +181,7 @@ FULL: dict[str, Any] = {
     "quarantine": {"retention": "0s", "drain": "Restore"},
     "acknowledged": [{"node": "n", "path": "a/disk", "reason": "gone", "until": "2027-01-01T00:00:00Z"}],
     "sharedStorage": {"mode": "Refuse"},
+    "maintenanceWindows": [{"schedule": "30 1 * * SAT,SUN", "duration": "4h", "timeZone": "Europe/Berlin"}],
 }
 
 

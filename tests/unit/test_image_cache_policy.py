@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
+from basekeeper.cache.windows import Window
 from basekeeper.resources.image_cache_policy import API_VERSION, KIND, PolicySpec, to_engine
 from basekeeper.resources.manifest import MAX_BYTES, PolicyError, load, parse
 from basekeeper.resources.node_settings import LATER
+from basekeeper.resources.quantities import shown
 
 UUID = "0f2c3a1e-6d51-4a0b-9f0e-5a1b2c3d4e5f"
 
@@ -43,6 +46,10 @@ def test_every_field_reaches_the_engine() -> None:
         quarantine={"retention": "0s", "drain": "Restore"},
         acknowledged=[{"path": "a/disk", "reason": "gone", "until": "1970-01-01T01:00:00+00:30"}],
         sharedStorage={"mode": "Refuse"},
+        maintenanceWindows=[
+            {"schedule": "30 1 * * SAT", "duration": "4h", "timeZone": "Europe/Berlin"},
+            {"schedule": "0 3 L * *", "duration": "1s"},
+        ],
     )
     assert to_engine(parse(policy, "f"), "node-1") == Policy(
         name="compute",
@@ -55,6 +62,10 @@ def test_every_field_reaches_the_engine() -> None:
         retention=0,
         drain=Drain.RESTORE,
         acknowledged=(AcknowledgedPath("a/disk", "gone", 1800),),
+        windows=(
+            Window("30 1 * * SAT", 4 * 3600, ZoneInfo("Europe/Berlin")),
+            Window("0 3 L * *", 1, ZoneInfo("UTC")),
+        ),
     )
 
 
@@ -98,6 +109,8 @@ def test_a_label_selector_is_accepted(selector: dict[str, Any]) -> None:
     assert parse(document(nodeSelector=selector), "f").spec.node_selector is not None
 
 
+WINDOW = "spec.maintenanceWindows[0]"
+FIVE = "expected five cron fields (minute, hour, day of month, month, day of week) such as"
 EMPTY = "spec.nodeSelector: empty; give matchLabels or matchExpressions, or remove nodeSelector for every node"
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a later field": (
@@ -178,6 +191,37 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a time without its zone": (
         {"acknowledged": [{"path": "a", "reason": "r", "until": "2026-02-20T00:00:00"}]},
         'spec.acknowledged[0].until: expected a time such as 2026-12-31T00:00:00Z, got "2026-02-20T00:00:00"',
+    ),
+    "a schedule in a word": (
+        {"maintenanceWindows": [{"schedule": "@daily", "duration": "1h"}]},
+        f'{WINDOW}.schedule: {FIVE} "30 1 * * SAT", got "@daily"',
+    ),
+    "a schedule of six fields": (
+        {"maintenanceWindows": [{"schedule": "0 0 1 * * *", "duration": "1h"}]},
+        f'{WINDOW}.schedule: {FIVE} "30 1 * * SAT", got "0 0 1 * * *"',
+    ),
+    "a schedule that never comes round": (
+        {"maintenanceWindows": [{"schedule": "0 0 30 2 *", "duration": "1h"}]},
+        f'{WINDOW}.schedule: expected a schedule that comes round, got "0 0 30 2 *": bad day-of-month',
+    ),
+    "days of the week the wrong way round": (
+        {"maintenanceWindows": [{"schedule": "0 0 * * FRI-SUN", "duration": "1h"}]},
+        f'{WINDOW}.schedule: expected a schedule that comes round, got "0 0 * * FRI-SUN": bad day-of-week',
+    ),
+    "a window that is never open": (
+        {"maintenanceWindows": [{"schedule": "0 0 * * *", "duration": "0s"}]},
+        f"{WINDOW}.duration: expected a duration above 0s; nothing could ever run",
+    ),
+    **{
+        f"the time zone {zone!r}": (
+            {"maintenanceWindows": [{"schedule": "0 0 * * *", "duration": "1h", "timeZone": zone}]},
+            f"{WINDOW}.timeZone: expected the name of a time zone such as Europe/Berlin, got {shown(zone)}",
+        )
+        for zone in ("Europe/Berlim", "Europe", "../UTC", "/etc/localtime", "+01:00", "tzdata.zi", "", 1, "A" * 65)
+    },
+    "too many windows": (
+        {"maintenanceWindows": [{"schedule": "0 0 * * *", "duration": "1h"}] * 17},
+        "spec.maintenanceWindows: expected at most 16 entries, got 17",
     ),
     "more mistakes than anybody reads": (
         {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1},

@@ -13,8 +13,10 @@ from basekeeper.cache.plan import NOVA_PASS_SETTLES
 from basekeeper.cache.quarantine_plan import Decision, Hold
 from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
 from basekeeper.cache.verdicts import Reason, Verdict
+from basekeeper.cache.windows import Window
 from tests.unit.judging import (
     CLOCK,
+    CLOSED_NOW,
     DAY,
     DEAF,
     EPHEMERAL,
@@ -25,6 +27,7 @@ from tests.unit.judging import (
     NFS,
     NO_LIMITS,
     NOW,
+    OPEN_NOW,
     ORIGINAL,
     OTHER,
     PARTIAL,
@@ -399,6 +402,52 @@ def test_no_stop_stands_in_the_way_of_a_restore(reason: Reason, anomaly: bool, g
     del reason, anomaly
     usage = replace(given.get("usage", Usage()), by_name={OTHER: (overlay(),)})
     assert decision(removed(OTHER), **(given | {"usage": usage}))[0] is Decision.RESTORE
+
+
+# Maintenance windows
+
+NEXT_ONE = "no maintenance window is open (maintenanceWindows); the next one opens at 2027-01-16T07:00:00Z"
+
+
+def test_outside_every_window_all_that_would_go_is_held_and_told_once_with_the_time_of_the_next() -> None:
+    found = judge(*(cached(name) for name in EVERY.values()), removed(OTHER), policy=policy(windows=(CLOSED_NOW,)))
+    assert {(item.verdict, item.reason) for item in found.files} == {hold(Reason.OUTSIDE_WINDOW)}
+    assert (only(found.entries).decision, only(found.entries).reason) == (Decision.HOLD, Reason.OUTSIDE_WINDOW)
+    assert found.holds == (Hold(Reason.OUTSIDE_WINDOW, NEXT_ONE),)
+    assert found.purge_blocked == (Reason.OUTSIDE_WINDOW, NEXT_ONE)
+    assert found.stops == ()
+
+
+@pytest.mark.parametrize("windows", [(), (OPEN_NOW,), (CLOSED_NOW, OPEN_NOW)], ids=["none", "open", "one of two"])
+def test_while_a_window_is_open_what_may_go_goes(windows: tuple[Window, ...]) -> None:
+    found = judge(cached(), removed(OTHER), policy=policy(windows=windows))
+    assert (len(found.removals), len(found.purges), found.holds) == (1, 1, ())
+
+
+def test_outside_every_window_what_is_kept_is_kept_for_its_own_reason_and_what_waits_waits() -> None:
+    found = judge(cached(age=MINUTE), removed(OTHER, ago=HOUR), policy=policy(windows=(CLOSED_NOW,)))
+    assert (only(found.files).reason, only(found.entries).reason) == (Reason.TOO_YOUNG, Reason.IN_QUARANTINE)
+    assert (found.holds, found.held) == ((), False)
+
+
+def test_no_window_stands_in_the_way_of_a_restore() -> None:
+    needed = used({OTHER: [overlay()]})
+    assert decision(removed(OTHER), usage=needed, policy=policy(windows=(CLOSED_NOW,)))[0] is Decision.RESTORE
+
+
+MENDABLE: dict[str, tuple[Reason, dict[str, Any]]] = {
+    **{name: (reason, given) for name, (reason, _, given) in STOPS.items() if "policy" not in given},
+    "something unknown": (Reason.UNKNOWN_USAGE, {"usage": Usage(unknown=(DEAF,))}),
+    "a starting instance": (Reason.SPAWN_IN_PROGRESS, {"usage": Usage(spawns=(SPAWN,))}),
+    "a raw disk": (Reason.IMAGE_UNKNOWN, {"usage": Usage(unidentified_raw=(RAW,))}),
+}
+
+
+@pytest.mark.parametrize(("reason", "given"), MENDABLE.values(), ids=MENDABLE)
+def test_what_has_to_be_mended_is_told_between_windows_too(reason: Reason, given: dict[str, Any]) -> None:
+    found = judge(cached(), **given, policy=policy(windows=(CLOSED_NOW,)))
+    assert only(found.files).reason is reason
+    assert reason in {item.reason for item in found.holds}
 
 
 # Acknowledged unknowns

@@ -34,6 +34,7 @@ from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limit
 from basekeeper.cache.verdicts import HOLD_REASONS, REASONS, RESTORE_REASONS, Reason, Verdict
 from tests.unit.judging import (
     CLOCK,
+    CLOSED_NOW,
     DAY,
     EPHEMERAL,
     FOREIGN,
@@ -42,6 +43,7 @@ from tests.unit.judging import (
     NFS,
     NO_LIMITS,
     NOW,
+    OPEN_NOW,
     ORIGINAL,
     OTHER,
     PARTIAL,
@@ -142,6 +144,7 @@ policies = st.builds(
     acknowledged=st.lists(st.builds(AcknowledgedPath, paths, st.just("gone"), st.none() | moments), max_size=1).map(
         tuple
     ),
+    windows=st.sampled_from([(), (), (OPEN_NOW,), (CLOSED_NOW,)]),
 )
 
 steady_memories = st.builds(
@@ -313,6 +316,20 @@ def test_nothing_is_purged_while_anything_is_unknown_or_may_be_starting(world: W
     if found.unknown or world.usage.spawns:
         assert not found.purges
         assert found.purge_blocked is not None
+
+
+@given(worlds)
+def test_outside_every_window_nothing_is_removed_or_purged_and_what_is_needed_goes_back(world: World) -> None:
+    inside, outside = (
+        replace(world, policy=replace(world.policy, windows=windows)).judge()
+        for windows in ((OPEN_NOW,), (CLOSED_NOW,))
+    )
+    assert not outside.removals
+    assert not outside.purges
+    assert {item.entry.id for item in outside.restores} == {item.entry.id for item in inside.restores}
+    for one, other in zip(inside.files, outside.files, strict=True):
+        if one.verdict is not Verdict.REMOVE and one.reason is not Reason.LIMIT_REACHED:
+            assert one == other
 
 
 @given(worlds)

@@ -40,6 +40,12 @@ _ZONE = re.compile(ZONE_PATTERN)
 _LONGEST_ZONE = 64
 
 
+_IS_A_ZONE = cel(
+    # The server looks the zone up; one that it does not know is an error, in which it says so before this sentence.
+    ("timestamp('2000-01-01T12:00:00Z').getFullYear(self) == 2000", "expected the name of a time zone")
+)
+
+
 def _read_schedule(value: object) -> str:
     if isinstance(value, str) and len(value) <= _LONGEST_SCHEDULE and _SCHEDULE.fullmatch(value):
         if (why := windows.never_opens(value)) is None:
@@ -92,7 +98,7 @@ class MaintenanceWindow(Strict):
     time_zone: Annotated[
         str,
         BeforeValidator(_read_zone),
-        WithJsonSchema({"type": "string", "pattern": ZONE_PATTERN, "maxLength": _LONGEST_ZONE}),
+        WithJsonSchema({"type": "string", "pattern": ZONE_PATTERN, "maxLength": _LONGEST_ZONE, **_IS_A_ZONE}),
     ] = "UTC"
     """The time zone of the schedule by its IANA name, such as Europe/Berlin. Default UTC."""
 
