@@ -47,11 +47,17 @@ def _passes(where: str) -> tuple[Panel, ...]:
         _graph(
             "Removed, freed, and what a pass set out to do",
             "Bytes of the hour before. Removed: moved into the quarantine, from where they can come back. Freed: "
-            "purged, gone for good. Target: what the last passes set out to remove and purge.",
+            "purged, gone for good. Target: what the last passes set out to remove and purge. Evicted: removed before "
+            "its own age, for want of room; wanted and evictable: what must go for that, and what may.",
             "bytes",
             Query(f"sum(increase(basekeeper_removed_bytes_total{{{where}}}[1h]))", "removed"),
             Query(f"sum(increase(basekeeper_purged_bytes_total{{{where}}}[1h]))", "freed"),
             Query(f"sum(basekeeper_target_bytes{{{where}}})", "target"),
+            Query(
+                f"sum by (reason) (increase(basekeeper_evicted_bytes_total{{{where}}}[1h])) > 0", "evicted: {{reason}}"
+            ),
+            Query(f"sum(basekeeper_pressure_target_bytes{{{where}}}) > 0", "wanted"),
+            Query(f"sum(basekeeper_pressure_evictable_bytes{{{where}}}) > 0", "evictable"),
         ),
         _graph(
             "What became of files",
@@ -60,6 +66,7 @@ def _passes(where: str) -> tuple[Panel, ...]:
             "the act did not work.",
             "short",
             Query(f"sum(increase(basekeeper_removed_files_total{{{where}}}[1h]))", "removed"),
+            Query(f"sum(increase(basekeeper_evicted_files_total{{{where}}}[1h])) > 0", "of these evicted"),
             Query(f"sum(increase(basekeeper_purged_files_total{{{where}}}[1h]))", "purged"),
             Query(f"sum(increase(basekeeper_restored_files_total{{{where}, {_UNDONE}}}[1h]))", "put back"),
             Query(f"sum(increase(basekeeper_vanished_files_total{{{where}}}[1h]))", "vanished"),
@@ -112,9 +119,10 @@ def _cache(where: str) -> tuple[Panel, ...]:
         _graph(
             "What holds removals",
             "Holds by reason: paths that cannot be read, instances that are starting, anomalies. `basekeeper hold "
-            "list` on the node names them.",
+            "list` on the node names them. And nodes that want room: disk or cache are over the policy's marks.",
             "short",
             Query(f"sum by (reason) (basekeeper_holds{{{where}}}) > 0", "{{reason}}"),
+            Query(f'sum by (state) (basekeeper_pressure{{{where}, state!="Below"}}) > 0', "wants room: {{state}}"),
             stacked=True,
         ),
     )

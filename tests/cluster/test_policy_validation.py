@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown field": ({"nodeSelectr": {"matchLabels": {"a": "b"}}}, f"spec.nodeSelectr: {UNKNOWN}"),
     "a field in other letters": ({"NodeSelector": {"matchLabels": {"a": "b"}}}, f"spec.NodeSelector: {UNKNOWN}"),
     "a pin that would pin nothing": ({"pinnedImage": [UUID]}, f"spec.pinnedImage: {UNKNOWN}"),
-    "a field that comes later": ({"pressure": {"highPercent": 80}}, f"spec.pressure: {UNKNOWN}"),
+    "an unknown mark": ({"pressure": {"percent": 80}}, f"spec.pressure.percent: {UNKNOWN}"),
     "an unknown age": ({"minimumAge": {"originals": "1h"}}, f"spec.minimumAge.originals: {UNKNOWN}"),
     "an unknown limit": ({"limits": {"maxFile": 1}}, f"spec.limits.maxFile: {UNKNOWN}"),
     "an unknown field of the quarantine": ({"quarantine": {"retain": "1h"}}, f"spec.quarantine.retain: {UNKNOWN}"),

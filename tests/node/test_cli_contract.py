@@ -301,7 +301,10 @@ BAD_POLICIES = {
     "no unit": (f"{HEAD}spec: {{mode: Audit, quarantine: {{retention: 60}}}}", r"spec\.quarantine\.retention: "),
     "a negative age": (f"{HEAD}spec: {{mode: Audit, minimumAge: {{resized: -1h}}}}", r"minimumAge\.resized: "),
     "an unknown field": (f"{HEAD}spec: {{mode: Audit, minimumAges: {{}}}}", r"spec\.minimumAges: .*minimumAge\?"),
-    "a field of a later release": (f"{HEAD}spec: {{mode: Audit, pressure: {{}}}}", r"spec\.pressure: not supported"),
+    "marks the wrong way round": (
+        f"{HEAD}spec: {{mode: Audit, pressure: {{lowPercent: 90}}}}",
+        r"spec\.pressure: expected lowPercent below highPercent, got 90 and 85",
+    ),
     "no mode": (f"{HEAD}spec: {{}}", r"spec\.mode: required"),
     "a mode nobody knows": (f"{HEAD}spec: {{mode: Delete}}", r"spec\.mode: .*Audit.*Enforce"),
     "a percentage of nothing": (f"{HEAD}spec: {{mode: Audit, limits: {{maxPercent: 0}}}}", r"limits\.maxPercent: "),

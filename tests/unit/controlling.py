@@ -130,6 +130,7 @@ def _takes_no_more(told: NodeSettings, before: NodeSettings) -> bool:
     pins = _pinned(told) >= _pinned(before)
     cached = told.cached_only is CachedOnly.KEEP or before.cached_only is CachedOnly.REMOVE
     paced = told.interval >= before.interval
+    ages = ages and _evicts_no_more(told, before)
     rules = (before.quarantine.drain is None, ages, limits, size, pins, cached, paced, _waives_no_more(told, before))
     return all(rules)
 
@@ -139,6 +140,23 @@ def _opens_no_more(told: NodeSettings, before: NodeSettings) -> bool:
     ours, theirs = (to_engine(settings, "policy", "node").windows for settings in (told, before))
     week = (1_800_000_000.0 + 1800.0 * half for half in range(7 * 48))
     return ours == theirs or all(is_open(theirs, now) for now in week if is_open(ours, now))
+
+
+def _evicts_no_more(told: NodeSettings, before: NodeSettings) -> bool:
+    ours, theirs = told.pressure, before.pressure
+    forever = float("inf")
+    marks = ours is None or (
+        theirs is not None
+        and ours.high_percent >= theirs.high_percent
+        and ours.low_percent >= theirs.low_percent
+        and ours.minimum_age >= theirs.minimum_age
+        and (theirs.ignore_windows or not ours.ignore_windows)
+    )
+    age, old_age = (to_engine(item, "policy", "node").eviction_age for item in (told, before))
+    budget = told.max_cache_bytes is None or (
+        told.max_cache_bytes >= (before.max_cache_bytes or forever) and age >= old_age
+    )
+    return marks and budget
 
 
 def _pinned(settings: NodeSettings) -> frozenset[str]:

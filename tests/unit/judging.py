@@ -19,9 +19,10 @@ from basekeeper.cache.evidence import (
     Usage,
     User,
 )
+from basekeeper.cache.judged import Judged
 from basekeeper.cache.memory import Clock, Memory
 from basekeeper.cache.names import original_of, parse
-from basekeeper.cache.plan import Judged, Plan, plan
+from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
 from basekeeper.cache.settings import Limits, Policy
 from basekeeper.cache.verdicts import Reason, Verdict

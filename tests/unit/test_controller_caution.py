@@ -35,6 +35,15 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "limits.maxPercent": (1, 25, 100),
     "quarantine.retention": ("24h", "6h", "0s"),
     "quarantine.drain": ("Restore", None, "Purge"),
+    "pressure": (
+        None,
+        {"minimumAge": "4h"},
+        {"minimumAge": "4h", "ignoreWindows": True},
+        {"ignoreWindows": True},
+        {"ignoreWindows": True, "lowPercent": 50},
+        {"ignoreWindows": True, "lowPercent": 50, "highPercent": 60},
+    ),
+    "maxCacheBytes": (None, "200Gi", "100Gi"),
     "acknowledged": ([], [{"path": "a", "reason": "r"}], [{"path": p, "reason": "r"} for p in "ab"]),
     "sharedStorage.mode": ("Refuse",),
     "maintenanceWindows": ([NIGHT | {"duration": "1h"}], [NIGHT], [NIGHT, WEEKEND], []),
@@ -128,6 +137,21 @@ MIXED = {
         {"minimumAge": {"original": "24h"}, "pinnedImages": [UUID]},
     ),
     "one pin for another": ({"pinnedImages": [UUID]}, {"pinnedImages": [OTHER]}, {"pinnedImages": [OTHER, UUID]}),
+    "a higher mark to begin at and a lower one to end at": (
+        {"pressure": {"highPercent": 80, "lowPercent": 70}},
+        {"pressure": {"highPercent": 90, "lowPercent": 60}},
+        {"pressure": {"highPercent": 90, "lowPercent": 70}},
+    ),
+    "a budget that loses its longer age": (
+        {"pressure": {"minimumAge": "4h"}, "maxCacheBytes": "100Gi"},
+        {"maxCacheBytes": "100Gi"},
+        {},
+    ),
+    "a budget that gets a longer age with the pressure": (
+        {"maxCacheBytes": "100Gi"},
+        {"pressure": {"minimumAge": "4h"}, "maxCacheBytes": "100Gi"},
+        {},
+    ),
     "a longer age and a shorter one": (
         {"minimumAge": {"original": "24h", "swap": "24h"}},
         {"minimumAge": {"original": "1h", "swap": "48h"}},

@@ -126,7 +126,8 @@ def test_a_node_gets_only_its_own_acknowledged_paths() -> None:
 
 
 def test_a_node_s_object_names_its_policy_and_generation_and_every_setting() -> None:
-    cluster = Cluster(policy(mode="Audit", generation=7), nodes=["a"])
+    given = policy(mode="Audit", generation=7, pressure={}, maxCacheBytes="1Gi")
+    cluster = Cluster(given, nodes=["a"])
     cluster.reconcile()
     told = cluster.specs["a"]
     assert told["policy"] == {"name": "compute", "uid": "uid-compute", "generation": 7}
@@ -137,13 +138,13 @@ def test_a_node_s_object_names_its_policy_and_generation_and_every_setting() -> 
 def test_what_cannot_be_read_is_written_anew() -> None:
     cluster = Cluster(policy(), nodes=["a", "b"])
     cluster.roll_out()
-    strange = {**cluster.specs["a"], "pressure": {"highPercent": 80}}
+    strange = {**cluster.specs["a"], "ballast": {"percent": 80}}
     cluster.specs["a"] = strange
     cluster.now += DAY
     cluster.report()
     assert cluster.world().caches["a"].spec is None
     cluster.reconcile()
-    assert "pressure" not in cluster.specs["a"]
+    assert "ballast" not in cluster.specs["a"]
 
 
 def test_what_somebody_changed_by_hand_is_put_right() -> None:

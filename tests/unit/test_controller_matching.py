@@ -91,7 +91,7 @@ def test_every_policy_that_selects_a_node_either_wins_or_loses_it(
 
 
 NOT_ACCEPTED: dict[str, dict[str, Any]] = {
-    "an unknown field": {"pressure": {"highPercent": 80}},
+    "an unknown field": {"ballast": {"percent": 80}},
     "an unknown value": {"mode": "Other"},
     "a selector that cannot be read": {"nodeSelector": {"matchLabel": CI}},
     "an empty selector": {"nodeSelector": {}},
@@ -114,9 +114,9 @@ def test_nodes_of_a_policy_that_is_not_accepted_follow_none_rather_than_the_next
 
 
 def test_a_policy_that_is_not_accepted_leaves_others_what_it_would_not_get_itself() -> None:
-    broken = policy("broken", priority=1, nodeSelector={"matchLabels": CI}, pressure={"highPercent": 80})
+    broken = policy("broken", priority=1, nodeSelector={"matchLabels": CI}, ballast={"percent": 80})
     cluster = Cluster(policy("base"), broken, nodes=[node("prod", PROD)])
-    low = policy("low", priority=-1, pressure={"highPercent": 80})
+    low = policy("low", priority=-1, ballast={"percent": 80})
     cluster.put(low)
     cluster.reconcile()
     assert cluster.specs["prod"]["policy"]["name"] == "base"

@@ -441,7 +441,7 @@ AT_ONCE: dict[str, dict[str, Any]] = {
     "suspend": {"suspend": True},
     "a pin": {"pinnedImages": [UUID]},
     "a longer age": {"minimumAge": {"original": "48h"}},
-    "a field that this release does not know": {"pressure": {"highPercent": 80}},
+    "a field that this release does not know": {"ballast": {"percent": 80}},
     "Restore": {"quarantine": {"drain": "Restore"}},
 }
 

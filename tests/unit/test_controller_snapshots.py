@@ -12,9 +12,9 @@ from tests.unit.controlling import BREAKER, FAILS, HOLDS, NOW, UUID, cache, cond
 
 
 def test_a_policy_that_is_not_accepted_says_which_field_it_is() -> None:
-    found = policy(pressure={"highPercent": 80}, priority=3, nodeSelector={"matchLabels": {"tier": "ci"}})
+    found = policy(ballast={"percent": 80}, priority=3, nodeSelector={"matchLabels": {"tier": "ci"}})
     assert found.spec is None
-    assert found.problem == "compute: spec.pressure: not supported by this release of basekeeper; remove it"
+    assert found.problem == "compute: spec.ballast: unknown field; remove it"
     assert found.priority == 3
     assert found.selector is not None
     assert found.selector.match_labels == {"tier": "ci"}

@@ -29,10 +29,11 @@ FIELDS = {
     *("minimumAge.partial", "cachedOnly", "pinnedImages", "limits.maxFiles", "limits.maxBytes", "limits.maxPercent"),
     *("rollout.maxNodesPerInterval", "quarantine.drain", "quarantine.retention", "acknowledged", "acknowledged[].node"),
     *("acknowledged[].path", "acknowledged[].reason", "acknowledged[].until", "sharedStorage.mode"),
+    *("pressure.highPercent", "pressure.lowPercent", "pressure.minimumAge", "pressure.ignoreWindows", "maxCacheBytes"),
     *("maintenanceWindows[].schedule", "maintenanceWindows[].duration", "maintenanceWindows[].timeZone"),
 }
 """The fields of a policy in this release: those of the design without the ones whose function comes later."""
-LATER = ("pressure", "maxCacheBytes", "touchInUse", "integrity", "retiredHosts", "Coordinate")
+LATER = ("touchInUse", "integrity", "retiredHosts", "Coordinate")
 
 
 @pytest.mark.parametrize("name", sorted(manifests()))
@@ -179,6 +180,8 @@ FULL: dict[str, Any] = {
     "limits": {"maxFiles": 1, "maxBytes": "10Gi", "maxPercent": 100},
     "rollout": {"maxNodesPerInterval": "25%"},
     "quarantine": {"retention": "0s", "drain": "Restore"},
+    "pressure": {"highPercent": 90, "lowPercent": 80, "minimumAge": "10m", "ignoreWindows": True},
+    "maxCacheBytes": "200Gi",
     "acknowledged": [{"node": "n", "path": "a/disk", "reason": "gone", "until": "2027-01-01T00:00:00Z"}],
     "sharedStorage": {"mode": "Refuse"},
     "maintenanceWindows": [{"schedule": "30 1 * * SAT,SUN", "duration": "4h", "timeZone": "Europe/Berlin"}],

@@ -13,6 +13,7 @@ from typer.main import get_command
 from basekeeper.agent import events
 from basekeeper.agent.events import EventReason
 from basekeeper.cache.names import Kind
+from basekeeper.cache.pressure import STATE_MEANING as STATES
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.settings import Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Reason, Verdict
@@ -71,6 +72,10 @@ WORDS: dict[str, tuple[type[StrEnum], Mapping[Any, str]]] = {
     "States of nodes": (NodeState, STATE_MEANING),
     "Events": (EventReason, events.MEANING),
 }
+
+
+def test_the_page_on_pressure_lists_every_state_with_its_meaning() -> None:
+    assert section("pressure.md", "What is said") == {state.value: [said] for state, said in STATES.items()}
 
 
 @pytest.mark.parametrize("heading", WORDS)

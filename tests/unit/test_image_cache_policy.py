@@ -113,10 +113,6 @@ WINDOW = "spec.maintenanceWindows[0]"
 FIVE = "expected five cron fields (minute, hour, day of month, month, day of week) such as"
 EMPTY = "spec.nodeSelector: empty; give matchLabels or matchExpressions, or remove nodeSelector for every node"
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "a later field": (
-        {"pressure": {"highPercent": 85}},
-        "spec.pressure: not supported by this release of basekeeper; remove it",
-    ),
     "a later field inside another": (
         {"sharedStorage": {"retiredHosts": ["a"]}},
         "spec.sharedStorage.retiredHosts: not supported by this release of basekeeper; remove it",

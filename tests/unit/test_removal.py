@@ -9,7 +9,7 @@ from basekeeper.cache import quarantine, removal
 from basekeeper.cache.acts import Action, Done, Doubt
 from basekeeper.cache.evidence import CachedFile, QuarantineEntry
 from basekeeper.cache.inventory import scan
-from basekeeper.cache.plan import Judged
+from basekeeper.cache.judged import Judged
 from basekeeper.cache.settings import Host
 from basekeeper.cache.verdicts import Reason, Verdict
 from tests.unit.judging import HOUR, NOW, ORIGINAL

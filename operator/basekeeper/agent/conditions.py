@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import Outcome, Report
 from basekeeper.cache.verdicts import Reason, Verdict
 from basekeeper.resources.conditions import Condition, NodeCondition, Said, Status, Why, settle
@@ -21,7 +22,14 @@ _RANK = {kind.value: place for place, kind in enumerate(NodeCondition)}
 def of_pass(report: Report, before: Mapping[str, Any]) -> list[Said | Condition]:
     """What a pass says of the node. One that failed as a whole ends nothing that an earlier one has seen."""
     if not report.error:
-        return [_ready(report), _libvirt(report), _shared(report), _breaker(report), _holding(report)]
+        return [
+            _ready(report),
+            _libvirt(report),
+            _shared(report),
+            _disk_pressure(report),
+            _breaker(report),
+            _holding(report),
+        ]
     seen = {item.type: item for item in _known(before) if item.status is not Status.UNKNOWN}
     rest: list[Said | Condition] = [
         seen.get(kind.value) or _unknown(kind, Why.FAILED, "the last pass failed")
@@ -51,6 +59,22 @@ def _shared(report: Report) -> Said:
     if report.shared is not None:
         return Said(NodeCondition.SHARED_STORAGE, Status.TRUE, Why.SHARED, report.shared)
     return Said(NodeCondition.SHARED_STORAGE, Status.FALSE, Why.NOT_SHARED, "no sign of another host")
+
+
+def _disk_pressure(report: Report) -> Said:
+    kind, relief = NodeCondition.DISK_PRESSURE, report.relief
+    if relief is None:
+        return _unknown(kind, Why.NO_MARKS, "the policy has neither pressure nor maxCacheBytes")
+    if relief.state is PressureState.BELOW:
+        return Said(kind, Status.FALSE, Why.ROOM_ENOUGH, relief.message)
+    return Said(kind, Status.TRUE, _UNDER_PRESSURE[relief.state], relief.message)
+
+
+_UNDER_PRESSURE: dict[PressureState, Reason | Why] = {
+    PressureState.PRESSURE: Reason.PRESSURE,
+    PressureState.OVER_BUDGET: Reason.OVER_BUDGET,
+    PressureState.NOT_OURS: Why.PRESSURE_NOT_OURS,
+}
 
 
 def _breaker(report: Report) -> Said:

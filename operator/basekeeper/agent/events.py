@@ -15,12 +15,12 @@ from typing import Any
 from uuid import uuid4
 
 from basekeeper.cache.acts import Action
+from basekeeper.cache.amounts import format_size
 from basekeeper.cache.report import Report, Row
 from basekeeper.cache.verdicts import Reason
 from basekeeper.cluster.api import Api, ApiError
 from basekeeper.cluster.kinds import EVENTS
 from basekeeper.resources.conditions import NodeCondition, Status
-from basekeeper.resources.quantities import format_size
 
 _log = logging.getLogger(__name__)
 COMPONENT = "basekeeper-agent"

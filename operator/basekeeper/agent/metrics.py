@@ -15,10 +15,11 @@ from basekeeper.cache import windows
 from basekeeper.cache.acts import Action, Failure
 from basekeeper.cache.evidence import Part
 from basekeeper.cache.names import Kind
+from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import CacheState, Outcome, Report, Row
 from basekeeper.cache.settings import Mode, Policy
 from basekeeper.cache.storage import Capacity
-from basekeeper.cache.verdicts import AGAINST, HOLD_REASONS, REASONS, RESTORE_REASONS, Reason
+from basekeeper.cache.verdicts import AGAINST, EVICTION_REASONS, HOLD_REASONS, REASONS, RESTORE_REASONS, Reason
 from basekeeper.cluster.metrics import ProgramMetrics
 
 _PHASES = ("observe", "judge", "act")
@@ -72,6 +73,13 @@ class Metrics(ProgramMetrics):
         self._purged = (
             self.counter("basekeeper_purged_files_total", "files deleted for good", kinds),
             self.counter("basekeeper_purged_bytes_total", "bytes of these: what was freed", kinds),
+        )
+        reasons = {"reason": _in_order(EVICTION_REASONS)}
+        self._evicted = (
+            self.counter(
+                "basekeeper_evicted_files_total", "of the removed files, those that went before their own age", reasons
+            ),
+            self.counter("basekeeper_evicted_bytes_total", "bytes of these", reasons),
         )
         self._restored = self.counter(
             "basekeeper_restored_files_total",
@@ -155,6 +163,16 @@ class Metrics(ProgramMetrics):
         self._available = self.gauge(
             "basekeeper_filesystem_available_bytes", "what an ordinary user may still write there"
         )
+        self._pressure = self.gauge(
+            "basekeeper_pressure",
+            "1 for how the last pass found disk and budget, 0 for the other states; all 0 while the policy has neither "
+            "`pressure` nor `maxCacheBytes`",
+            {"state": PressureState},
+        )
+        self._pressure_bytes = (
+            self.gauge("basekeeper_pressure_target_bytes", "bytes that must go for want of room"),
+            self.gauge("basekeeper_pressure_evictable_bytes", "bytes that may go for it"),
+        )
 
     def show_order(self, policy: Policy | None, interval: float) -> None:
         """Show what the node is told to do; None: nothing."""
@@ -193,6 +211,14 @@ class Metrics(ProgramMetrics):
                 self._skipped.labels(row.reason).inc()
             elif row.action is Action.FAILED:
                 self._failed.labels(row.failure or Failure.OTHER).inc()
+            if (
+                row.action in (Action.QUARANTINED, Action.PURGED)
+                and row.entry is None
+                and row.reason in EVICTION_REASONS
+            ):
+                files, size = self._evicted
+                files.labels(row.reason).inc()
+                size.labels(row.reason).inc(row.bytes)
         self._vanished.inc(len(report.vanished))
 
     def _show(self, report: Report) -> None:
@@ -210,6 +236,12 @@ class Metrics(ProgramMetrics):
         files, size = self._quarantine
         files.set(report.quarantined_files)
         size.set(report.quarantined)
+        relief = report.relief
+        for place in PressureState:
+            self._pressure.labels(place).set(relief is not None and relief.state is place)
+        target, evictable = self._pressure_bytes
+        target.set(0 if relief is None else relief.target)
+        evictable.set(0 if relief is None else relief.evictable)
         self._breaker.set(bool(report.anomalies))
         self._libvirt.set(report.libvirt_failure is None)
 

@@ -26,6 +26,7 @@ from basekeeper.resources.conditions import Why
 from basekeeper.resources.kinds import GROUP, RUN_NOW
 
 from . import events, status
+from .disk_watch import DiskWatch
 from .events import COMPONENT
 from .metrics import Metrics
 from .orders import Order, Orders
@@ -57,6 +58,8 @@ class Setup:
     """Seconds within which it begins: a fleet that starts together must not ask together."""
     grace: float
     """Seconds that a pass may take to end between two files when the agent is asked to stop."""
+    disk_check: float
+    """Seconds between looks at how full the disk is, and between passes that make room on it."""
 
 
 @dataclass
@@ -93,6 +96,7 @@ class Agent:
         """Whether the API server has answered at least once."""
         self._refused: str | None = None
         """Why the own object could not be read although the API server answered."""
+        self._disk = DiskWatch(setup.host, setup.disk_check)
         self._acting = False
         self._beat = time.monotonic()
         subject = Subject(NODE_CACHES, self._hear, field_selector=f"metadata.name={setup.host.node}")
@@ -174,6 +178,9 @@ class Agent:
         """Sleep until something is due or was told."""
         while not self._stopping.is_set():
             self._beat = now = time.monotonic()
+            if self._disk.calls(now):
+                _log.info("the disk is fuller than the policy wants: a pass before its time")
+                schedule.asked(now)
             with self._mail.changed:
                 if self._mail.asked:
                     schedule.asked(now)
@@ -183,7 +190,7 @@ class Agent:
                 until = min(at for at in (schedule.due, self._reporter.next_at()) if at is not None)
                 if now >= until:
                     return
-                self._mail.changed.wait(min(until - now, _TICK))
+                self._mail.changed.wait(min(until - now, _TICK, self._disk.every))
 
     def _try_turn(self, schedule: Schedule, failures: Backoff) -> None:
         """One turn; whatever goes wrong in it, there is another one."""
@@ -200,6 +207,7 @@ class Agent:
         order = self._ask()
         self._metrics.show_order(order.policy, order.interval)
         if order.policy is None:
+            self._disk.passed(None, None)
             self._idle(order)
             if self._refused is None:
                 schedule.passed(time.monotonic(), order.interval)
@@ -222,7 +230,8 @@ class Agent:
         if said:
             owners = (order.found or {}).get("metadata", {}).get("ownerReferences") or [None]
             events.post(self._api, self._host.node, owners[0], said)
-        schedule.passed(time.monotonic(), order.interval, held_by_spawns=report.spawns_alone)
+        within = self._disk.passed(order.policy, report)
+        schedule.passed(time.monotonic(), order.interval, held_by_spawns=report.spawns_alone, within=within)
         if (opens_at := windows.look(order.policy.windows, time.time()).opens_at) is not None:
             closes_at = windows.look(order.policy.windows, opens_at).until or math.inf
             schedule.opens(time.monotonic(), opens_at - time.time(), closes_at - opens_at)

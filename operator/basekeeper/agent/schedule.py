@@ -23,8 +23,11 @@ class Schedule:
     _interval: float = 0.0
     _retries: Backoff | None = None
 
-    def passed(self, now: float, interval: float, *, held_by_spawns: bool = False) -> None:
-        """A pass ended at `now`; the next one is due an interval later, or soon if only spawns held something."""
+    def passed(self, now: float, interval: float, *, held_by_spawns: bool = False, within: float | None = None) -> None:
+        """A pass ended at `now`; the next one is due an interval later, or soon if only spawns held something.
+
+        `within` so many seconds, if there is more to do for the disk's sake.
+        """
         if interval != self._interval:
             self._interval, self._retries = interval, None
         wait = jittered(max(interval, _LEAST), 0.1)
@@ -33,6 +36,8 @@ class Schedule:
             wait = min(wait, self._retries.failed())
         else:
             self._retries = None
+        if within is not None:
+            wait = min(wait, max(_LEAST, jittered(within, 0.1)))
         self.due = now + wait
 
     def opens(self, now: float, wait: float, length: float) -> None:

@@ -5,6 +5,7 @@ object stays small: 5,000 objects of 32 KiB took an API server from 0.3 to 2.4 G
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 from basekeeper import __version__
 from basekeeper.cache import windows
 from basekeeper.cache.acts import Action
+from basekeeper.cache.amounts import format_size
 from basekeeper.cache.names import display
+from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Host
@@ -23,14 +26,14 @@ from basekeeper.resources import maintenance_window
 from basekeeper.resources.conditions import Condition, Said
 from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.node_image_cache import MAX_FILES, MAX_HOLDS, NodeStatus
-from basekeeper.resources.quantities import format_size, timestamp
+from basekeeper.resources.quantities import timestamp
 
 from . import conditions
 from .orders import Order
 
 BUDGET = 8192
 """Bytes that the whole object should stay under."""
-_OVERHEAD = 1350
+_OVERHEAD = 1430
 """Of these: metadata and what the server keeps about field managers, as measured, but for two times the name."""
 _MORE = 160
 """Bytes that an object has beside metadata that was read, spec and status."""
@@ -43,9 +46,10 @@ _MESSAGES = (512, 240, 120, 60)
 _PATH, _NAME, _HOLD = 512, 255, 240
 _NOT_NEWS = ("heartbeatTime",)
 _NOT_NEWS_OF_A_PASS = ("time", "seconds")
+_NOT_NEWS_OF_PRESSURE = ("targetBytes",)
 _STEPS = 100
 """A file system's figures count as changed when they moved by one of so many parts of its size."""
-_OF_THE_CACHE = ("cache", "reclaimable", "fileSystem", "holds", "holdsTruncated", "files", "filesTruncated")
+_OF_THE_CACHE = ("cache", "reclaimable", "fileSystem", "pressure", "holds", "holdsTruncated", "files", "filesTruncated")
 
 
 def after_pass(
@@ -71,6 +75,8 @@ def after_pass(
             "availableBytes": _bytes(capacity.available),
             **({} if capacity.identity is None else {"identity": capacity.identity}),
         }
+    if report.relief is not None:
+        told["pressure"] = _pressure(report.relief)
     told["holds"] = [_hold(hold) for hold in report.holds]
     told["files"] = [_file(row) for row in sorted(report.rows, key=_notability)]
     return _fitted(told, order, host)
@@ -98,6 +104,8 @@ def _news(told: Mapping[str, Any]) -> dict[str, Any]:
         news["lastPass"] = {key: value for key, value in news["lastPass"].items() if key not in _NOT_NEWS_OF_A_PASS}
     if "fileSystem" in news:
         news["fileSystem"] = {key: value for key, value in news["fileSystem"].items() if key != "availableBytes"}
+    if "pressure" in news:
+        news["pressure"] = {key: value for key, value in news["pressure"].items() if key not in _NOT_NEWS_OF_PRESSURE}
     return news
 
 
@@ -166,6 +174,16 @@ def _cache(report: Report) -> dict[str, Any]:
         "quarantinedFiles": report.quarantined_files,
         "quarantinedBytes": _bytes(report.quarantined),
         "reclaimedBytes": _bytes(report.reclaimed_ever),
+    }
+
+
+def _pressure(relief: Relief) -> dict[str, Any]:
+    percent = {} if relief.used_percent is None else {"usedPercent": math.ceil(relief.used_percent)}
+    return {
+        "state": relief.state.value,
+        **percent,
+        "targetBytes": _bytes(relief.target),
+        "evictableBytes": _bytes(relief.evictable),
     }
 
 

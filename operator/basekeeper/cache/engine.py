@@ -14,6 +14,7 @@ from . import identity, ledger_file, locks, presence, quarantine, removal, windo
 from .acts import Action, Done, Doubt
 from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
+from .judged import Judged
 from .ledger import Ledger, LedgerError
 from .look import Adjust, Look, Looker, Watch, as_shown, remember
 from .machines import is_missing
@@ -22,7 +23,7 @@ from .names import display
 from .plan import used_names
 from .report import Acts, Report, Seconds, rows_of
 from .settings import Host, Mode, Policy
-from .verdicts import USE_REASONS, Reason
+from .verdicts import EVICTION_REASONS, USE_REASONS, Reason
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of how many."""
@@ -211,10 +212,16 @@ def _remove(
             looker.host,
             item,
             now=look.now.wall,
-            retention=looker.policy.retention,
+            retention=_retention(looker, item),
             last_users=look.memory.last_users.get(item.file.name.raw, ()),
             third_look=watch.about_removal,
         )
+
+
+def _retention(looker: Looker, item: Judged) -> float:
+    """Seconds that a file lies in the quarantine: what goes for want of room, no longer than a spawn may take."""
+    retention = looker.policy.retention
+    return min(retention, looker.host.spawn_grace) if item.reason in EVICTION_REASONS else retention
 
 
 def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress, stop: Stop) -> None:
@@ -239,12 +246,15 @@ def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress, stop: Sto
     """Delete what is due, what this pass removed with `retention: 0s` included, if nothing was left unasked."""
     if look.plan.purge_blocked is not None:
         return
-    due = [item.entry for item in look.plan.purges]
     just_now = {
         done.entry.id: name
         for name, done in acts.files.items()
         if done.action is Action.QUARANTINED and done.entry is not None
     }
+    # Want of room shortens a time, never to nothing: only `retention: 0s` does without a second pass.
+    at_once = looker.policy.retention == 0
+    due = [item.entry for item in look.plan.purges if at_once or item.entry.id not in just_now]
+    due.sort(key=lambda entry: (entry.removed_at, entry.id))
     purged = purge_entries(Watch(looker, look), look, due, None, progress, stop)
     for entry_id, done in purged.items():
         if entry_id not in just_now:
@@ -325,6 +335,7 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
         used = used_names(look.inventory, look.usage) & present
         last = LastPass(used, look.usage.directories + look.usage.domains)
     book.end_pass(look.now, last, look.plan.breaker)
+    book.set_evicting(evicting=look.plan.relief is not None and look.plan.relief.evicting)
     # An act that failed may have done its work before: the next look will tell where that file is.
     gone = {name for name, done in acts.files.items() if done.action is not Action.SKIPPED}
     back = {item.entry.name.raw for item in acts.returned if acts.entries[item.entry.id].action is Action.RESTORED}
@@ -375,4 +386,5 @@ def _report(
         shared=look.usage.shared.message if look.usage.shared is not None else None,
         vanished=tuple(map(display, vanished)),
         anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),
+        relief=look.plan.relief,
     )

@@ -93,6 +93,21 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How full the file system of the cache is, in bytes."""
+
+    used: int
+    available: int
+    """What an ordinary user may still write."""
+
+    @property
+    def used_percent(self) -> float:
+        """How full it is, as df has it: what only root may write belongs to neither side."""
+        usable = self.used + self.available
+        return 100 * self.used / usable if usable else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """One scan of `_base` and of the quarantine in it."""
 
@@ -101,6 +116,10 @@ class Inventory:
     notes: tuple[Note, ...] = ()
     directory: int | None = None
     """The inode number of `_base`; None where it does not exist."""
+    room: Room | None = None
+    """How full its file system is; None where that cannot be asked."""
+    shared: Mapping[Inode, int] = field(default_factory=dict)
+    """Bytes of files of the cache and the quarantine whose extents other files share, where that was asked."""
 
 
 class Source(StrEnum):
@@ -185,6 +204,8 @@ class Usage:
     """Files of `_base` that a visible process has open, and which, e.g. `process 4711 (rsync)`."""
     unknown: tuple[Unknown, ...] = ()
     spawns: tuple[Spawn, ...] = ()
+    spawn_grace: float = 600.0
+    """Seconds within which a directory without a domain counts as a spawn in this look."""
     unidentified_raw: tuple[str, ...] = ()
     """Raw root disks whose image nothing names, so that any original may be the one they were made from."""
     nova_pass_at: float | None = None

@@ -87,6 +87,7 @@ class Ledger:
             breaker=None
             if breaker is None
             else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
+            evicting=bool(self._get("evicting")),
             directories=directories,
             directories_message=message,
         )
@@ -166,6 +167,10 @@ class Ledger:
     def set_present(self, present: Present) -> None:
         """Remember what lies in the cache now."""
         self._set("present", {"directory": present.directory, "names": _texts(present.names), "at": present.at})
+
+    def set_evicting(self, *, evicting: bool) -> None:
+        """Remember whether eviction has begun and not ended."""
+        self._set("evicting", evicting)
 
     def reclaimed(self) -> int:
         """Bytes that purges have freed since this ledger began."""

@@ -112,6 +112,8 @@ class Memory:
     last_pass: LastPass | None = None
     present: Present | None = None
     breaker: Breaker | None = None
+    evicting: bool = False
+    """The file system was above `pressure.highPercent`, and has not come down to `lowPercent` since."""
     directories: Directories = Directories.NEW
     directories_message: str = ""
     """For OTHER and MEMORY_LOST: one sentence that names the file and what to do."""

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from . import anomalies, windows
 from .anomalies import Stop
 from .evidence import CachedFile, FileType, Inventory, Note, Source, Unknown, Usage, User
+from .judged import Judged
 from .memory import Breaker, Clock, Directories, Memory
 from .names import FINAL_KINDS, Kind, Name, original_of
+from .pressure import PressureState, Relief
 from .quarantine_plan import Decision, Hold, JudgedEntry, judge_entries, purge_blocked
+from .relief import purged_early, relief_of, relieved
 from .settings import CachedOnly, Policy
 from .verdicts import Reason, Verdict
 
@@ -22,21 +25,6 @@ NOVA_PASS_SETTLES = 300.0
 
 _DRAINING = "the policy empties the quarantine (quarantine.drain), so nothing is removed"
 _SPAWNED_ON = frozenset({Kind.ORIGINAL, Kind.SWAP, Kind.EPHEMERAL})
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One file of `_base` and what was decided about it."""
-
-    file: CachedFile
-    verdict: Verdict
-    reason: Reason
-    message: str
-    users: tuple[str, ...] = ()
-    unused_since: float | None = None
-    """Unix seconds; the later of its mtime and when it was last seen in use. None: its stamp says nothing."""
-    age: float | None = None
-    removable_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +44,8 @@ class Plan:
     """Why nothing may be purged in this pass, if so."""
     stops: tuple[Stop, ...] = ()
     """What stops every removal and purge."""
+    relief: Relief | None = None
+    """What is to be done for the disk's sake; None: the policy asks for nothing of the kind."""
 
     @property
     def removals(self) -> tuple[Judged, ...]:
@@ -108,19 +98,24 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
 
     judged = [judge.file(file) for file in inventory.files]
     held = [_hold_if_stopped(item, stops, usage, judge, closed) for item in judged]
-    files = _throttle(held, policy)
     entries = judge_entries(inventory, usage, memory, now, blocked, judge.need, policy.draining)
+    for_room = purge_blocked(usage, stops, None if policy.ignores_windows else closed)
+    no_relief = (Reason.DRAINING, _DRAINING) if policy.draining is not None else for_room
+    relief = relief_of(inventory, held, entries, policy, memory, now.wall, no_relief, judge.image_unknown)
+    held, entries = relieved(held, relief), purged_early(entries, relief)
+    files = _throttle(held, policy)
     holds = _collect_holds(files, entries, stops, usage)
     return Plan(
         files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
         entries=entries,
         holds=holds,
-        notes=_notes(inventory, usage, memory, holds),
+        notes=_notes(inventory, usage, memory, holds, relief),
         breaker=breaker,
         restart_ages=restart_ages,
         unknown=unknown,
-        purge_blocked=blocked,
+        purge_blocked=for_room,
         stops=stops,
+        relief=relief,
     )
 
 
@@ -240,18 +235,20 @@ class _Judge:
         reason = Reason.STALE_PARTIAL if partial else Reason.EXPIRED
         return replace(aged, verdict=Verdict.REMOVE, reason=reason, message=f"{what} for {_span(aged.age)}")
 
-    def image_unknown(self, file: CachedFile) -> bool:
-        """Whether a raw disk may have been made from this original, and nova's touches do not disprove it.
+    def image_unknown(self, file: CachedFile) -> tuple[Reason, str] | None:
+        """What holds an original from which a raw disk may have been made, as nova's touches do not disprove.
 
         nova touches the base of every instance in its database right after it registers (nova 34,
         `compute/manager.py`), and a spawn touches it too, so an older mtime says that no instance has it.
         """
         if self.policy.cached_only is not CachedOnly.KEEP or file.name.kind is not Kind.ORIGINAL:
-            return False
+            return None
         touched_at = self.usage.nova_pass_at
         settled = touched_at is not None and self.now.wall - touched_at >= NOVA_PASS_SETTLES
         untouched = touched_at is not None and file.mtime < touched_at
-        return bool(self.usage.unidentified_raw) and not (settled and untouched)
+        if not self.usage.unidentified_raw or (settled and untouched):
+            return None
+        return Reason.IMAGE_UNKNOWN, _image_unknown(self.usage)
 
 
 def _users(usage: Usage, name: Name, inode: tuple[int, int]) -> tuple[User, ...]:
@@ -270,8 +267,8 @@ def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _
     if file.name.kind in _SPAWNED_ON and usage.spawns:
         paths = tuple(spawn.path for spawn in usage.spawns)
         return _held(item, Reason.SPAWN_IN_PROGRESS, f"an instance may be starting in {_some(paths)}")
-    if judge.image_unknown(file):
-        return _held(item, Reason.IMAGE_UNKNOWN, _image_unknown(usage))
+    if held_by_raw := judge.image_unknown(file):
+        return _held(item, *held_by_raw)
     if judge.policy.draining is not None:
         return _held(item, Reason.DRAINING, _DRAINING)
     # Last: what an operator has to mend is told also between windows, or there would be time for it in them alone.
@@ -351,7 +348,9 @@ def _collect_holds(
     return tuple(dict.fromkeys(sorted(holds, key=lambda hold: (hold.reason, hold.path or "", hold.message))))
 
 
-def _notes(inventory: Inventory, usage: Usage, memory: Memory, holds: Sequence[Hold]) -> tuple[Note, ...]:
+def _notes(
+    inventory: Inventory, usage: Usage, memory: Memory, holds: Sequence[Hold], relief: Relief | None
+) -> tuple[Note, ...]:
     """Everything worth telling that held nothing, also what could not be asked but would have changed nothing."""
     told = {(hold.message, hold.path) for hold in holds}
     quiet = [
@@ -368,7 +367,9 @@ def _notes(inventory: Inventory, usage: Usage, memory: Memory, holds: Sequence[H
     ]
     lost = memory.directories is Directories.MEMORY_LOST
     memory_notes = [Note("MemoryLost", memory.directories_message)] if lost else []
-    return (*memory_notes, *inventory.notes, *usage.notes, *missing, *quiet)
+    hopeless = relief is not None and relief.state is PressureState.NOT_OURS
+    room = [Note(PressureState.NOT_OURS.value, relief.message)] if relief is not None and hopeless else []
+    return (*memory_notes, *room, *inventory.notes, *usage.notes, *missing, *quiet)
 
 
 def _some(names: Sequence[str]) -> str:

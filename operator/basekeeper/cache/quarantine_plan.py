@@ -46,6 +46,8 @@ class JudgedEntry:
     users: tuple[str, ...] = ()
     as_copy: bool = False
     """It is needed, and may be purged only because the newer file of its name has the same content."""
+    purgeable_at: float | None = None
+    """When it may be purged for want of room, Unix seconds; None: not before its time."""
 
 
 _PASSING = frozenset({Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS})
@@ -89,7 +91,9 @@ def judge_entries(
             message = "the policy empties the quarantine (quarantine.drain: Restore); it goes back"
             judged.append(JudgedEntry(entry, Decision.RESTORE, Reason.DRAINING, message))
         else:
-            judged.append(_by_due_time(entry, memory, now, blocked, drain))
+            alone = _by_due_time(entry, memory, now, blocked, drain)
+            at = None if drain is not None else _purgeable_at(alone, memory, now, usage.spawn_grace)
+            judged.append(replace(alone, purgeable_at=at))
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
 
 
@@ -145,6 +149,18 @@ def _due_at(entry: QuarantineEntry, memory: Memory, now: Clock) -> float:
     if anew is None or anew <= entry.removed_at <= now.wall + CLOCK_TOLERANCE:
         return entry.due_at
     return anew + (entry.due_at - entry.removed_at)
+
+
+def _purgeable_at(judged: JudgedEntry, memory: Memory, now: Clock, settles: float) -> float | None:
+    """When something that waits for nothing but its time may be purged to make room: not before a spawn has settled.
+
+    A file whose side-car is damaged waits for a person.
+    """
+    entry = judged.entry
+    held_by_window = judged.decision is Decision.HOLD and judged.reason is Reason.OUTSIDE_WINDOW
+    if not entry.reason or not (judged.decision is Decision.WAIT or held_by_window):
+        return None
+    return _due_at(replace(entry, due_at=min(entry.due_at, entry.removed_at + settles)), memory, now)
 
 
 def _beside_another(

@@ -12,7 +12,7 @@ from . import inventory, locks, quarantine
 from .acts import Action, Done, Doubt, failure_of
 from .evidence import CachedFile, QuarantineEntry
 from .files import DIRECTORY, open_quietly
-from .plan import Judged
+from .judged import Judged
 from .settings import Host
 from .verdicts import Reason
 

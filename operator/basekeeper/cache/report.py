@@ -9,8 +9,10 @@ from . import windows
 from .acts import Action, Done, Failure
 from .anomalies import Stop
 from .evidence import CachedFile, Note, Part
+from .judged import Judged
 from .names import Kind
-from .plan import Judged, Plan
+from .plan import Plan
+from .pressure import Relief
 from .quarantine_plan import Decision, Hold, JudgedEntry
 from .settings import Policy
 from .verdicts import HOLD_REASONS, Reason, Verdict
@@ -106,6 +108,8 @@ class Report:
     """Finished files that lay in the cache when the last pass ended, and that another hand has removed since."""
     anomalies: tuple[Stop, ...] = ()
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
+    relief: Relief | None = None
+    """What was to be done for the disk's sake; None: the policy asks for nothing of the kind."""
 
     @property
     def window(self) -> windows.Opening | None:

@@ -95,6 +95,20 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Pressure:
+    """When unused files go before their own age, because the file system is full."""
+
+    high_percent: int = 85
+    """Above this eviction begins."""
+    low_percent: int = 75
+    """At this it ends."""
+    minimum_age: float = 1 * HOUR
+    """Seconds that a file must have been unused all the same; where its own age is shorter, that counts."""
+    ignore_windows: bool = False
+    """It may break maintenance windows."""
+
+
+@dataclass(frozen=True, slots=True)
 class AcknowledgedPath:
     """A policy's word that an unknown at `path` is known to be harmless until `until` (Unix seconds)."""
 
@@ -118,6 +132,10 @@ class Policy:
     """Seconds between quarantine and purge."""
     drain: Drain | None = None
     """Empty the quarantine, and remove nothing meanwhile; for `mode` ENFORCE."""
+    pressure: Pressure | None = None
+    """None: a full file system changes nothing."""
+    max_cache_bytes: int | None = None
+    """What cache and quarantine may take up together."""
     acknowledged: tuple[AcknowledgedPath, ...] = ()
     shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
     shared_with: tuple[str, ...] = ()
@@ -126,6 +144,16 @@ class Policy:
     """Outside all of these nothing is removed, purged or verified; without any that is always allowed."""
     integrity: Integrity | None = None
     """None: nothing is verified unless somebody orders it."""
+
+    @property
+    def eviction_age(self) -> float:
+        """Seconds that a file must have been unused before pressure or the budget may take it."""
+        return (self.pressure or Pressure()).minimum_age
+
+    @property
+    def ignores_windows(self) -> bool:
+        """Whether files may go for want of room while no maintenance window is open."""
+        return self.pressure is not None and self.pressure.ignore_windows
 
     @property
     def draining(self) -> Drain | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import identity as ids
-from .evidence import Note, Shared, Unknown, Usage
+from .evidence import Note, Room, Shared, Unknown, Usage
 from .files import FILE, identity_of, inode_at, open_quietly
 from .names import display
 from .settings import HOUR, Host, Policy
@@ -202,6 +202,15 @@ def capacity(host: Host) -> Capacity | None:
         return None
     kind = file_system_type(mounts, os.path.realpath(bytes(host.base)))
     return Capacity(kind, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, identity(host, mounts))
+
+
+def room(host: Host) -> Room | None:
+    """How full the file system of the cache is: one question to the kernel. None when it cannot be asked."""
+    try:
+        found = os.statvfs(host.base)
+    except OSError:
+        return None
+    return Room((found.f_blocks - found.f_bfree) * found.f_frsize, found.f_bavail * found.f_frsize)
 
 
 def identity(host: Host, mounts: bytes) -> str | None:

@@ -71,6 +71,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
         open_files=opened,
         unknown=(*tree.unknown, *evidence.unknown.values(), *shared.unknown, *held.unknown),
         spawns=tuple(evidence.machines.spawns(tree.directories, now)),
+        spawn_grace=host.spawn_grace,
         unidentified_raw=tuple(evidence.unidentified_raw),
         nova_pass_at=shared.own_entry_at,
         shared=shared.shared,

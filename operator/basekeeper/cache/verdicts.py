@@ -33,6 +33,8 @@ class Reason(StrEnum):
 
     EXPIRED = "Expired"
     STALE_PARTIAL = "StalePartial"
+    PRESSURE = "Pressure"
+    OVER_BUDGET = "OverBudget"
     RETENTION_OVER = "RetentionOver"
 
     UNKNOWN_USAGE = "UnknownUsage"
@@ -66,6 +68,8 @@ MEANING: dict[Reason, str] = {
     Reason.IN_QUARANTINE: "it was removed and waits in the quarantine until its retention is over",
     Reason.EXPIRED: "nothing has used it for its minimum age",
     Reason.STALE_PARTIAL: "it is a leftover of an interrupted download or conversion, or of retired code",
+    Reason.PRESSURE: "nothing uses it, and the file system is fuller than `pressure` allows",
+    Reason.OVER_BUDGET: "nothing uses it, and the cache is larger than `maxCacheBytes`",
     Reason.RETENTION_OVER: "it was removed, and its time in the quarantine is over",
     Reason.UNKNOWN_USAGE: "a source that could name it could not be read",
     Reason.SPAWN_IN_PROGRESS: "an instance may be starting on it right now",
@@ -97,6 +101,9 @@ USE_REASONS = frozenset(
 )
 """Reasons to keep that are evidence of use: the ledger remembers when each base was last seen so."""
 
+EVICTION_REASONS = frozenset({Reason.PRESSURE, Reason.OVER_BUDGET})
+"""Reasons to remove what is not old enough by its own age."""
+
 HOLD_REASONS = frozenset(
     {
         Reason.UNKNOWN_USAGE,
@@ -119,7 +126,7 @@ HOLD_REASONS = frozenset(
 REASONS: dict[Verdict, frozenset[Reason]] = {
     # `quarantine.drain: Restore` puts back what nothing needs, and that is why it is there.
     Verdict.KEEP: USE_REASONS | {Reason.PINNED, Reason.TOO_YOUNG, Reason.DRAINING},
-    Verdict.REMOVE: frozenset({Reason.EXPIRED, Reason.STALE_PARTIAL}),
+    Verdict.REMOVE: frozenset({Reason.EXPIRED, Reason.STALE_PARTIAL}) | EVICTION_REASONS,
     Verdict.HOLD: HOLD_REASONS,
     Verdict.FOREIGN: frozenset({Reason.FOREIGN_NAME, Reason.NOT_A_FILE}),
 }
@@ -153,6 +160,9 @@ WHAT_NEXT: dict[Reason, str] = {
     Reason.IN_QUARANTINE: "`basekeeper quarantine restore` puts it back; it is purged at its due time",
     Reason.EXPIRED: "it goes in the next pass with mode: Enforce; spec.pinnedImages would keep it",
     Reason.STALE_PARTIAL: "it goes in the next pass with mode: Enforce",
+    Reason.PRESSURE: "it goes in the next pass with mode: Enforce; spec.pinnedImages or room on the disk would keep it",
+    Reason.OVER_BUDGET: "it goes in the next pass with mode: Enforce; spec.pinnedImages or a larger maxCacheBytes "
+    "would keep it",
     Reason.RETENTION_OVER: "it is purged in the next pass with mode: Enforce; `basekeeper quarantine restore` keeps it",
     Reason.UNKNOWN_USAGE: "make it readable, or say with `basekeeper hold acknowledge PATH` that it is harmless",
     Reason.SPAWN_IN_PROGRESS: "wait until the instance has started; --spawn-grace says how long that may take",

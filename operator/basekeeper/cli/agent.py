@@ -35,12 +35,24 @@ Grace = Annotated[
 ]
 
 
+DiskCheck = Annotated[
+    str,
+    typer.Option(
+        "--disk-check",
+        metavar="DURATION",
+        help="Where the policy has `pressure`: time between looks at how full the disk is, and between passes that "
+        "make room on it; at least 1s.",
+    ),
+]
+
+
 @o.as_program
 def agent(
     host: Host,
     node_name: NodeName = None,
     start_jitter: StartJitter = "10s",
     grace: Grace = "25s",
+    disk_check: DiskCheck = "30s",
     kubeconfig: in_cluster.Kubeconfig = None,
     listen: in_cluster.Listen = ":9478",
     log_format: in_cluster.Log = LogFormat.TEXT,
@@ -58,8 +70,11 @@ def agent(
     host = replace(host, node=node_name or host.node)
     connection = in_cluster.connect(kubeconfig)
     within, patience = o.duration("--start-jitter", start_jitter), o.duration("--grace", grace)
+    every = o.duration("--disk-check", disk_check)
+    if every < 1:
+        raise UsageError(f'--disk-check: expected a duration of at least 1s, got "{disk_check}"')
     stop = in_cluster.begin(log_format, verbose=verbose)
-    _run(host, connection, listen, within, patience, stop)
+    _run(host, connection, listen, within, patience, every, stop)
 
 
 def _run(
@@ -68,13 +83,14 @@ def _run(
     listen: str,
     within: float,
     patience: float,
+    every: float,
     stop: threading.Event,
 ) -> None:
     from basekeeper.agent.program import Agent, Ended, Setup  # noqa: PLC0415 (brings kopf with it)
     from basekeeper.cluster.probes import CannotListen  # noqa: PLC0415
 
     try:
-        program = Agent(Setup(host, listen, within, patience), connection)
+        program = Agent(Setup(host, listen, within, patience, every), connection)
     except CannotListen as error:
         raise UsageError(str(error)) from error
     try:

@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 
 from basekeeper.cache.evidence import QuarantineEntry
+from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
+from basekeeper.cache.settings import Policy
 from basekeeper.resources import maintenance_window
 from basekeeper.resources.quantities import timestamp
 
@@ -52,6 +54,7 @@ def of_report(report: Report) -> dict[str, Any]:
             "quarantinedBytes": report.quarantined,
             "keptByReason": dict(report.kept_by_reason),
         },
+        **_present({"pressure": report.relief and of_relief(report.relief, report.policy)}),
         "seconds": {
             "observe": round(seconds.observe, 4),
             "judge": round(seconds.judge, 4),
@@ -64,6 +67,27 @@ def of_report(report: Report) -> dict[str, Any]:
     if report.error:
         document["error"] = report.error
     return document
+
+
+def of_relief(relief: Relief, policy: Policy) -> dict[str, Any]:
+    """What a plan or a pass says about room on the disk."""
+    pressure = policy.pressure
+    percent = relief.used_percent
+    return {
+        "state": relief.state.value,
+        "message": relief.message,
+        **_present(
+            {
+                "usedPercent": None if percent is None else round(percent, 2),
+                "highPercent": pressure and pressure.high_percent,
+                "lowPercent": pressure and pressure.low_percent,
+                "maxCacheBytes": policy.max_cache_bytes,
+            }
+        ),
+        "cacheBytes": relief.cache_bytes,
+        "targetBytes": relief.target,
+        "evictableBytes": relief.evictable,
+    }
 
 
 def of_row(row: Row) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import typer
 from rich.text import Text
 
 from basekeeper.cache import engine
+from basekeeper.cache.amounts import format_size
 from basekeeper.cache.look import Look
 from basekeeper.cache.names import Name, display, from_display, original_of, parse
 from basekeeper.cache.plan import unknown_about
 from basekeeper.cache.report import Acts, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
-from basekeeper.resources.quantities import format_size, timestamp
+from basekeeper.resources.quantities import timestamp
 
 from . import document, tables
 from . import options as o
@@ -134,9 +135,20 @@ def _evidence(look: Look, row: Row) -> tuple[str, ...]:
     if (pin := memory.pins.get(name.raw)) is not None:
         lines.append(f"pinned by hand until {timestamp(pin)}")
     lines += [f"unknown: {item.message}" for item in unknown_about(name, usage.unknown)]
+    lines += _under_pressure(look, name, row)
     if not row.users and row.verdict is not Verdict.FOREIGN and not unknown_about(name, usage.unknown):
         lines.append("no disk, snapshot, domain or qemu lock names it, and all of them could be asked")
     return tuple(lines)
+
+
+def _under_pressure(look: Look, name: Name, row: Row) -> list[str]:
+    """Whether a file would go for want of room, and which place it has in the order."""
+    relief = look.plan.relief
+    if relief is None or row.entry is not None or name.raw not in relief.order:
+        return []
+    place = f"it is number {relief.order.index(name.raw) + 1} of {len(relief.order)} that may go, by their last use"
+    when = "goes" if name.raw in relief.evicted else "would go at once"
+    return [f"for want of room it {when} before its own age: {place}"]
 
 
 def _document(item: _Explained) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from basekeeper.cache.amounts import format_size
 from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.verdicts import Verdict
-from basekeeper.resources.quantities import format_size, timestamp
+from basekeeper.resources.quantities import timestamp
 
 from . import streams
 
@@ -54,6 +55,8 @@ def print_report(report: Report) -> None:
         out.print(Text.assemble(("window  ", "dim"), f"open {end}"))
     elif report.window is not None:
         out.print(Text.assemble(("window  ", "yellow"), f"{report.window.closed}"))
+    if report.relief is not None:
+        out.print(Text.assemble(("room  ", "dim"), f"{report.relief.state.value}: {report.relief.message}"))
     out.print(_sum(report))
 
 

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
 from basekeeper.resources.maintenance_window import MaintenanceWindow
 from basekeeper.resources.node_image_cache import MAX_SHARERS, NodeSpec
-from basekeeper.resources.node_settings import Acknowledged, Limits, MinimumAge, NodeSettings, Quarantine
+from basekeeper.resources.node_settings import (
+    Acknowledged,
+    Limits,
+    MinimumAge,
+    NodeSettings,
+    Pressure,
+    Quarantine,
+)
 
 Settings = Mapping[str, Any]
 """The fields of `NodeSettings`, by their Python names; values as the models have them."""
@@ -48,6 +55,28 @@ def _quarantine(ours: Quarantine, theirs: Quarantine) -> Quarantine:
         retention=max(ours.retention, theirs.retention),
         drain=min((ours.drain, theirs.drain), key=_DRAIN_RISK.__getitem__),
     )
+
+
+def _pressure(ours: Pressure | None, theirs: Pressure | None) -> Pressure | None:
+    """Without it nothing goes before its own age; higher marks, and a longer age, let less go."""
+    if ours is None or theirs is None:
+        return None
+    return Pressure.model_construct(
+        high_percent=max(ours.high_percent, theirs.high_percent),
+        low_percent=max(ours.low_percent, theirs.low_percent),
+        minimum_age=max(ours.minimum_age, theirs.minimum_age),
+        ignore_windows=ours.ignore_windows and theirs.ignore_windows,
+    )
+
+
+def _budget(ours: int | None, theirs: int | None) -> int | None:
+    """Without one nothing goes for it."""
+    return None if ours is None or theirs is None else max(ours, theirs)
+
+
+def _eviction_age(settings: NodeSettings) -> float:
+    """Seconds that a file must have been unused to go for the budget: it uses the age of `pressure`, or its default."""
+    return (settings.pressure or Pressure()).minimum_age
 
 
 def _common_rows(ours: tuple[Acknowledged, ...], theirs: tuple[Acknowledged, ...]) -> tuple[Acknowledged, ...]:
@@ -103,6 +132,8 @@ SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "pinned_images": _both_pins,
     "limits": _limits,
     "quarantine": _quarantine,
+    "pressure": _pressure,
+    "max_cache_bytes": _budget,
     "acknowledged": _common_rows,
     "shared_storage": lambda ours, theirs: ours if ours.mode is SharedStorageMode.REFUSE else theirs,
     "maintenance_windows": _windows,
@@ -144,6 +175,8 @@ def safer_of(now: NodeSettings | None, wanted: NodeSettings) -> dict[str, Any]:
     if now is None or not acts(now) or _are_opposed(now.quarantine.drain, wanted.quarantine.drain):
         return in_audit
     merged = {name: safer(getattr(now, name), whole[name]) for name, safer in SAFER.items()}
+    if merged["pressure"] is None and max(_eviction_age(now), _eviction_age(wanted)) > Pressure().minimum_age:
+        merged["max_cache_bytes"] = None  # without the longer age it would remove more
     return merged if len(merged["pinned_images"]) <= MOST_PINS else in_audit
 
 

@@ -46,6 +46,7 @@ class NodeCondition(StrEnum):
     POLICY_APPLIED = "PolicyApplied"
     LIBVIRT_REACHABLE = "LibvirtReachable"
     SHARED_STORAGE = "SharedStorage"
+    DISK_PRESSURE = "DiskPressure"
     BREAKER_CLOSED = "BreakerClosed"
     HOLDING = "Holding"
 
@@ -114,6 +115,12 @@ NODE_MEANING: dict[NodeCondition, Meaning] = {
         "no sign of another host",
         _NOT_SEEN,
     ),
+    NodeCondition.DISK_PRESSURE: Meaning(
+        "the file system passed `pressure.highPercent` and is not back at `lowPercent`, or the cache is larger than "
+        "`maxCacheBytes`; PressureNotOurs says that nothing in the cache may go",
+        "neither is so",
+        f"{_NOT_SEEN}; or the policy has neither `pressure` nor `maxCacheBytes`",
+    ),
     NodeCondition.BREAKER_CLOSED: Meaning(
         "no anomaly stands in the way of removals",
         "the evidence itself cannot be trusted, so that nothing is removed; the reason is one of the anomalies of "
@@ -130,7 +137,7 @@ NODE_MEANING: dict[NodeCondition, Meaning] = {
 
 
 class Why(StrEnum):
-    """Reasons of conditions. Holding and BreakerClosed use the reasons of verdicts as well."""
+    """Reasons of conditions. Holding, BreakerClosed and DiskPressure use the reasons of verdicts as well."""
 
     ALL_NODES_CURRENT = "AllNodesCurrent"
     NO_NODES = "NoNodes"
@@ -165,6 +172,9 @@ class Why(StrEnum):
     NOT_ASKED = "NotAsked"
     SHARED = "Shared"
     NOT_SHARED = "NotShared"
+    PRESSURE_NOT_OURS = "PressureNotOurs"
+    ROOM_ENOUGH = "RoomEnough"
+    NO_MARKS = "NoMarks"
     CLOSED = "Closed"
     NOTHING_HELD = "NothingHeld"
 
@@ -203,6 +213,9 @@ WHY_MEANING: dict[Why, str] = {
     Why.NOT_ASKED: "the agent was told that this host has no libvirt (--libvirt none)",
     Why.SHARED: "other hosts use the storage",
     Why.NOT_SHARED: "no sign of another host",
+    Why.PRESSURE_NOT_OURS: "the file system is fuller than `pressure.highPercent`, and nothing in the cache may go",
+    Why.ROOM_ENOUGH: "neither the file system nor the cache is fuller than the policy wants",
+    Why.NO_MARKS: "the policy has neither `pressure` nor `maxCacheBytes`",
     Why.CLOSED: "no anomaly",
     Why.NOTHING_HELD: "nothing is held",
 }

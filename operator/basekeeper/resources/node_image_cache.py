@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from basekeeper.cache.names import Kind
+from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import Outcome
 from basekeeper.cache.settings import Mode
 from basekeeper.cache.verdicts import Reason, Verdict
@@ -128,6 +129,19 @@ class FileSystemReport(Strict):
     nodes says that both see the same directory. Absent where nothing tells, as before the first pass that acts."""
 
 
+class PressureReport(Strict):
+    """How the cache and its file system stand to `spec.pressure` and `spec.maxCacheBytes`."""
+
+    state: Annotated[PressureState, Field(strict=False)]
+    """Below, Pressure, OverBudget or PressureNotOurs."""
+    used_percent: Annotated[Omittable[Annotated[int, Field(ge=0, le=100)]], Field(json_schema_extra=omitted)] = None
+    """How full the file system is, as df has it, rounded up."""
+    target_bytes: Bytes = 0
+    """Bytes that must go, those included that are going already."""
+    evictable_bytes: Bytes = 0
+    """Bytes that may go for it: what goes anyway, what waits in the quarantine, and unused files."""
+
+
 class Paths(Strict):
     """Where the agent looks."""
 
@@ -205,6 +219,8 @@ class NodeStatus(Strict):
     """cache.reclaimableBytes for people."""
     file_system: Annotated[Omittable[FileSystemReport], Field(json_schema_extra=omitted)] = None
     """The file system that the cache lies on."""
+    pressure: Annotated[Omittable[PressureReport], Field(json_schema_extra=omitted)] = None
+    """How the cache and its file system stand to `spec.pressure` and `spec.maxCacheBytes`. Absent: it has neither."""
     paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
     """Where the agent looks."""
     window: Annotated[Omittable[WindowReport], Field(json_schema_extra=omitted)] = None

@@ -7,7 +7,7 @@ validation and not these models': the engine takes any duration, so that it can 
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from basekeeper.cache import settings
 from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
@@ -30,8 +30,6 @@ from .maintenance_window import MAX_WINDOWS, MaintenanceWindow
 
 LATER = frozenset(
     {
-        "spec.pressure",
-        "spec.maxCacheBytes",
         "spec.touchInUse",
         "spec.integrity",
         "spec.sharedStorage.retiredHosts",
@@ -42,6 +40,7 @@ LATER = frozenset(
 _AGES = settings.MinimumAge()
 _LIMITS = settings.Limits()
 _POLICY = settings.Policy()
+_PRESSURE = settings.Pressure()
 _LEAST_AGE = "10m"
 _LEAST_INTERVAL = "1m"
 
@@ -87,6 +86,41 @@ class Quarantine(Strict):
     """Empty the quarantine of every node, before an uninstall, and remove nothing meanwhile: Restore puts the files
     back, Purge frees their space. Takes mode: Enforce. status.totals.quarantinedBytes says when it is done.
     Default: leave it. nova: has no quarantine."""
+
+
+class Pressure(Strict):
+    """When unused files go before their own age, because the cache's file system is full."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                (
+                    f"(has(self.lowPercent) ? self.lowPercent : {_PRESSURE.low_percent})"
+                    f" < (has(self.highPercent) ? self.highPercent : {_PRESSURE.high_percent})"
+                ),
+                "expected less than highPercent",
+                ".lowPercent",
+            )
+        )
+    )
+
+    high_percent: Annotated[int, Field(ge=1, le=100)] = _PRESSURE.high_percent
+    """How full the file system may be, as df has it: used / (used + available). Above this percentage unused files go,
+    the least recently used first. Default 85. nova: has no such option."""
+    low_percent: Annotated[int, Field(ge=1, le=100)] = _PRESSURE.low_percent
+    """How full it is when that ends; less than highPercent. Default 75. nova: has no such option."""
+    minimum_age: Duration = duration_default(_PRESSURE.minimum_age, least=_LEAST_AGE)
+    """How long a file must have been unused to go for want of room, where that is less than its own minimumAge: a
+    duration of at least 10m. Default 1h. nova: has no such option."""
+    ignore_windows: bool = _PRESSURE.ignore_windows
+    """Whether files may go for want of room outside of maintenance windows too. Default false.
+    nova: has no such option."""
+
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> "Pressure":
+        if self.low_percent >= self.high_percent:
+            raise ValueError(f"expected lowPercent below highPercent, got {self.low_percent} and {self.high_percent}")
+        return self
 
 
 class SharedStorage(Strict):
@@ -153,6 +187,11 @@ class NodeSettings(Strict):
     quarantine: Quarantine = Quarantine()
     """How removed files wait, in case something needs them after all. Default: as its fields say.
     nova: removes at once."""
+    pressure: Annotated[Omittable[Pressure], Field(json_schema_extra=omitted)] = None
+    """What to do when the cache's file system is full. Default: nothing. nova: has no such option."""
+    max_cache_bytes: Annotated[Omittable[Size], Field(json_schema_extra=omitted)] = _POLICY.max_cache_bytes
+    """What the cache and its quarantine may take up together, as a quantity such as 200Gi; above that unused files go
+    as under pressure, by pressure.minimumAge. Default: no limit. nova: has no such option."""
     acknowledged: Annotated[tuple[Acknowledged, ...], Field(strict=False, max_length=256)] = ()
     """Paths that cannot be read, hold removals and are known to be harmless, at most 256. Void when the file
     changes; never waives a reference that can be read. Default: none. nova: has no such option."""
@@ -179,6 +218,8 @@ def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
         ),
         retention=given.quarantine.retention,
         drain=given.quarantine.drain,
+        pressure=None if given.pressure is None else settings.Pressure(**given.pressure.__dict__),
+        max_cache_bytes=given.max_cache_bytes,
         acknowledged=tuple(
             settings.AcknowledgedPath(row.path, row.reason, row.until.timestamp() if row.until else None)
             for row in given.acknowledged

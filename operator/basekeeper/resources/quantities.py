@@ -137,16 +137,6 @@ def _whole_bytes(value: object) -> int | None:
     return int(exact) if exact.denominator == 1 else None
 
 
-def format_size(count: int) -> str:
-    """Write bytes as people read them: `1.5 GiB`."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024 or unit == "PiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable: the last unit always returns")
-
-
 def timestamp(seconds: float) -> str:
     """Write Unix seconds as Kubernetes writes times; out of range: the nearest that can be written."""
     bounded = min(max(seconds, 0.0), 253402300799.0)

@@ -1,0 +1,16 @@
+"""How sentences say sizes and shares."""
+
+
+def format_size(count: int) -> str:
+    """Write bytes as people read them: `1.5 GiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024 or unit == "PiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable: the last unit always returns")
+
+
+def format_percent(percent: float) -> str:
+    """Write a share as people read it: `85 %`, `91.2 %`."""
+    return f"{round(percent, 1):g} %"
