@@ -12,6 +12,7 @@ from . import anomalies, windows
 from .anomalies import Stop
 from .evidence import CachedFile, FileType, Inventory, Note, Source, Unknown, Usage, User
 from .judged import Judged
+from .limits import oldest_first, throttled
 from .memory import Breaker, Clock, Directories, Memory
 from .names import FINAL_KINDS, Kind, Name, original_of
 from .pressure import PressureState, Relief
@@ -51,7 +52,7 @@ class Plan:
     def removals(self) -> tuple[Judged, ...]:
         """What may go in this pass, the longest unused first."""
         going = [judged for judged in self.files if judged.verdict is Verdict.REMOVE]
-        return tuple(sorted(going, key=_oldest_first))
+        return tuple(sorted(going, key=oldest_first))
 
     @property
     def restores(self) -> tuple[JudgedEntry, ...]:
@@ -103,7 +104,7 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     no_relief = (Reason.DRAINING, _DRAINING) if policy.draining is not None else for_room
     relief = relief_of(inventory, held, entries, policy, memory, now.wall, no_relief, judge.image_unknown)
     held, entries = relieved(held, relief), purged_early(entries, relief)
-    files = _throttle(held, policy)
+    files = throttled(held, policy.limits)
     holds = _collect_holds(files, entries, stops, usage)
     return Plan(
         files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
@@ -295,33 +296,6 @@ def _image_unknown(usage: Usage) -> str:
         f"{_some(usage.unidentified_raw)} is a raw disk and nothing says from which image; set cachedOnly: Remove, "
         "or let nova's manager run with remove_unused_base_images = false so that it touches what it knows"
     )
-
-
-def _throttle(files: Sequence[Judged], policy: Policy) -> list[Judged]:
-    """Let the longest unused go within the limits; at least one may always go."""
-    going = sorted((item for item in files if item.verdict is Verdict.REMOVE), key=_oldest_first)
-    cache = sum(1 for item in files if item.verdict is not Verdict.FOREIGN)
-    limits = policy.limits
-    most = max(1, min(limits.max_files, cache * limits.max_percent // 100))
-    allowed: set[bytes] = set()
-    freed = 0
-    for item in going:
-        freed += item.file.reclaimable
-        over = limits.max_bytes is not None and freed > limits.max_bytes
-        if allowed and (len(allowed) >= most or over):
-            break
-        allowed.add(item.file.name.raw)
-    message = f"{len(allowed)} go in this pass, the longest unused first; {len(going) - len(allowed)} wait for the next"
-    return [
-        item
-        if item.verdict is not Verdict.REMOVE or item.file.name.raw in allowed
-        else _held(item, Reason.LIMIT_REACHED, message)
-        for item in files
-    ]
-
-
-def _oldest_first(item: Judged) -> tuple[float, bytes]:
-    return (item.unused_since if item.unused_since is not None else 0.0, item.file.name.raw)
 
 
 def _collect_holds(

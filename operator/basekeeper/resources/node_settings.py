@@ -64,7 +64,7 @@ class MinimumAge(Strict):
 
 
 class Limits(Strict):
-    """How much one pass may remove; the rest waits for the next one, oldest unused first."""
+    """How much one pass may remove; kinds of files share it, and the rest waits for the next one."""
 
     max_files: Annotated[int, Field(ge=1, le=1_000_000)] = _LIMITS.max_files
     """Files that one pass may remove. Default 20. nova: no limit."""
@@ -182,8 +182,8 @@ class NodeSettings(Strict):
     pinned_images: Annotated[tuple[ImageId, ...], Field(strict=False, max_length=256)] = ()
     """UUIDs of images whose bases are never removed, at most 256. Default: none. nova: has no such option."""
     limits: Limits = Limits()
-    """How much one pass may remove; the rest waits for the next, oldest unused first. Default: as its fields say.
-    nova: no limit."""
+    """How much one pass may remove; the kinds of files that have something to go share it, the longest unused of each
+    go first, the rest waits for the next pass. Default: as its fields say. nova: no limit."""
     quarantine: Quarantine = Quarantine()
     """How removed files wait, in case something needs them after all. Default: as its fields say.
     nova: removes at once."""
