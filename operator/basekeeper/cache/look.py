@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from . import clock, identity, inventory, storage, usage
+from . import clock, extents, identity, inventory, storage, usage
 from .acts import Doubt
 from .evidence import CachedFile, Inventory, Part, QuarantineEntry, Usage
 from .ledger import Ledger
 from .memory import Clock, Memory
 from .plan import Plan, plan
+from .pressure import wants_room
 from .settings import Host, Policy
 from .tree import TreeMark
 from .verdicts import Reason, Verdict
@@ -48,7 +49,7 @@ class Looker:
         """Observe and judge now. `adjust` may change what was seen before it is judged. Raises Unobservable."""
         started = time.monotonic()
         now = clock.read()
-        seen = replace(inventory.scan(self.host), room=storage.room(self.host))
+        seen = self._inventory()
         scanned = time.monotonic()
         used, mark, parts = usage.gather(self.host, now.wall, seen)
         used = storage.as_told(used, self.policy)
@@ -59,6 +60,13 @@ class Looker:
         ended = time.monotonic()
         by_part = {Part.INVENTORY: scanned - started, **parts}
         return Look(seen, used, mark, now, self.memory, judged, observed - started, by_part, ended - observed)
+
+    def _inventory(self) -> Inventory:
+        """The cache, and how full its file system is; what files share only where room may be wanted."""
+        seen = replace(inventory.scan(self.host), room=storage.room(self.host))
+        if not wants_room(seen.room, self.policy.pressure):
+            return seen
+        return replace(seen, shared=extents.shared(self.host.base, seen))
 
 
 def remember(host: Host, ledger: Ledger) -> Memory:

@@ -113,6 +113,11 @@ def is_above(room: Room | None, pressure: Pressure | None) -> bool:
     return room is not None and pressure is not None and _excess(room, pressure.high_percent) > 0
 
 
+def wants_room(room: Room | None, pressure: Pressure | None) -> bool:
+    """Whether a file system is fuller than the low mark, so that files may go for its sake."""
+    return room is not None and pressure is not None and _excess(room, pressure.low_percent) > 0
+
+
 def relieve(inventory: Inventory, policy: Policy, seen: Seen, now: float, *, evicting: bool) -> Relief | None:
     """Decide what goes for the disk's sake; None where the policy asks for nothing of the kind.
 
