@@ -13,6 +13,7 @@ from basekeeper.cache.evidence import (
     Inode,
     Inventory,
     QuarantineEntry,
+    Room,
     Source,
     Spawn,
     Unknown,
@@ -116,11 +117,15 @@ def judge(
     policy: Policy | None = None,
     memory: Memory | None = None,
     now: Clock = CLOCK,
+    room: Room | None = None,
+    shared: Mapping[Inode, int] | None = None,
 ) -> Plan:
     """The plan for these files and entries; limits do not bind unless a policy is given."""
     inventory = Inventory(
         files=tuple(thing for thing in things if isinstance(thing, CachedFile)),
         entries=tuple(thing for thing in things if isinstance(thing, QuarantineEntry)),
+        room=room,
+        shared=shared or {},
     )
     unlimited = Policy(limits=NO_LIMITS)
     return plan(inventory, usage or Usage(), policy or unlimited, memory or Memory(), now)

@@ -19,6 +19,7 @@ from basekeeper.cache.evidence import (
     Inode,
     Inventory,
     QuarantineEntry,
+    Room,
     Shared,
     Source,
     Spawn,
@@ -30,8 +31,8 @@ from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, L
 from basekeeper.cache.names import Kind, parse
 from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
-from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy
-from basekeeper.cache.verdicts import HOLD_REASONS, REASONS, RESTORE_REASONS, Reason, Verdict
+from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy, Pressure
+from basekeeper.cache.verdicts import EVICTION_REASONS, HOLD_REASONS, REASONS, RESTORE_REASONS, Reason, Verdict
 from tests.unit.judging import (
     CLOCK,
     CLOSED_NOW,
@@ -72,6 +73,9 @@ spawns = st.builds(Spawn, paths, moments)
 image_users = st.builds(ImageUser, st.just("domain 7"), st.booleans())
 
 
+rooms = st.none() | st.sampled_from([Room(0, 100), Room(80 << 30, 20 << 30), Room(100 << 30, 0)])
+
+
 @st.composite
 def inventories(draw: st.DrawFn) -> Inventory:
     """A cache in which every name is there once, as in a directory; inodes may be shared, as hard links share them."""
@@ -104,7 +108,7 @@ def inventories(draw: st.DrawFn) -> Inventory:
         for number, name in enumerate(draw(st.lists(names, max_size=4)))
         for removed_at in [draw(moments)]
     )
-    return Inventory(files, entries)
+    return Inventory(files, entries, room=draw(rooms))
 
 
 rarely = st.sampled_from([False, False, False, True])
@@ -147,6 +151,14 @@ policies = st.builds(
     windows=st.sampled_from([(), (), (OPEN_NOW,), (CLOSED_NOW,)]),
 )
 
+wanting = st.builds(
+    replace,
+    policies,
+    pressure=st.none() | st.builds(Pressure, minimum_age=ages, ignore_windows=st.booleans()),
+    max_cache_bytes=st.sampled_from([None, None, 1, 1 << 30]),
+)
+"""Policies that want room as well: then a file that has a user makes way for the next one, so more may go of that."""
+
 steady_memories = st.builds(
     Memory,
     last_used=st.dictionaries(names, moments, max_size=3),
@@ -168,7 +180,7 @@ def memories(draw: st.DrawFn) -> Memory:
     some = st.frozensets(names, min_size=3)
     last = draw(st.none() | st.builds(LastPass, some, st.integers(0, 12)))
     breaker = draw(st.none() | st.builds(Breaker, st.just(Reason.USERS_VANISHED), moments, some))
-    return replace(draw(steady_memories), last_pass=last, breaker=breaker)
+    return replace(draw(steady_memories), last_pass=last, breaker=breaker, evicting=draw(st.booleans()))
 
 
 @dataclass(frozen=True)
@@ -203,7 +215,7 @@ def worlds_of(draw: st.DrawFn, policies: st.SearchStrategy[Policy], memories: st
     return World(inventory, usage, policy, replace(memory, compared=compared))
 
 
-worlds = worlds_of(policies, memories())
+worlds = worlds_of(wanting, memories())
 steady_worlds = worlds_of(unlimited, steady_memories)
 
 
@@ -235,7 +247,11 @@ def test_the_order_of_what_was_seen_changes_nothing(world: World, random: Any) -
 
     usage = world.usage
     other = World(
-        Inventory(tuple(shuffled(world.inventory.files)), tuple(shuffled(world.inventory.entries))),
+        replace(
+            world.inventory,
+            files=tuple(shuffled(world.inventory.files)),
+            entries=tuple(shuffled(world.inventory.entries)),
+        ),
         replace(
             usage,
             by_name={name: tuple(shuffled(some)) for name, some in shuffled(usage.by_name.items())},
@@ -278,6 +294,30 @@ def test_what_has_a_user_is_never_removed_and_never_purged_but_as_a_copy(world: 
         assert purge.entry.inode not in usage.by_inode
         assert purge.entry.inode not in usage.qemu_locks
         assert purge.entry.inode not in usage.open_files
+
+
+@given(worlds_of(wanting.map(lambda policy: replace(policy, limits=NO_LIMITS)), memories()))
+def test_want_of_room_shortens_times_and_changes_nothing_else(world: World) -> None:
+    told = world.judge()
+    without = replace(world, policy=replace(world.policy, pressure=None, max_cache_bytes=None)).judge()
+    for before, after in zip(without.files, told.files, strict=True):
+        if (before.verdict, before.reason) == (after.verdict, after.reason):
+            continue
+        young = (before.verdict, before.reason) == (Verdict.KEEP, Reason.TOO_YOUNG)
+        broken = before.reason is Reason.OUTSIDE_WINDOW and world.policy.ignores_windows
+        assert young or broken
+        assert before.age is not None
+        assert before.age >= world.policy.eviction_age or broken
+        assert after.verdict is Verdict.HOLD or after.reason in EVICTION_REASONS
+        assert after.verdict is Verdict.HOLD or told.purge_blocked is None
+        assert after.verdict is Verdict.HOLD or after.file.links == 1
+    for was, now in zip(without.entries, told.entries, strict=True):
+        if (was.decision, was.reason) == (now.decision, now.reason):
+            continue
+        assert was.decision is Decision.WAIT or was.reason is Reason.OUTSIDE_WINDOW
+        assert was.users == ()
+        assert now.entry.removed_at + world.usage.spawn_grace <= NOW
+        assert now.decision is Decision.HOLD or (now.reason in EVICTION_REASONS and told.purge_blocked is None)
 
 
 @given(worlds)
@@ -535,9 +575,19 @@ REACHED: dict[str, Callable[[Plan], bool]] = {
     "a drain into the cache": lambda found: any(item.reason is Reason.DRAINING for item in found.restores),
     "a drain into nothing": lambda found: any(item.reason is Reason.DRAINING for item in found.purges),
 }
+WANTED: dict[str, Callable[[Plan], bool]] = {
+    "an eviction": lambda found: any(item.reason in EVICTION_REASONS for item in found.removals),
+    "an early purge": lambda found: any(item.reason in EVICTION_REASONS for item in found.purges),
+}
 
 
-@pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
-def test_the_properties_are_asked_of_worlds_in_which_something_happens(reached: Callable[[Plan], bool]) -> None:
+@pytest.mark.parametrize(
+    ("some", "reached"),
+    [(steady_worlds, reached) for reached in REACHED.values()] + [(worlds, reached) for reached in WANTED.values()],
+    ids=[*REACHED, *WANTED],
+)
+def test_the_properties_are_asked_of_worlds_in_which_something_happens(
+    some: st.SearchStrategy[World], reached: Callable[[Plan], bool]
+) -> None:
     at_random = settings(max_examples=2000, database=None, phases=[Phase.generate], derandomize=True)
-    find(steady_worlds, lambda world: reached(world.judge()), settings=at_random)
+    find(some, lambda world: reached(world.judge()), settings=at_random)

@@ -306,9 +306,13 @@ def _collect_holds(
     reasons |= {entry.reason for entry in entries if entry.decision is Decision.HOLD}
     holds = [Hold(stop.reason, stop.message, stop.path) for stop in stops if stop.anomaly or stop.reason in reasons]
     if Reason.UNKNOWN_USAGE in reasons:
-        names = [item.file.name for item in files if item.reason is Reason.UNKNOWN_USAGE]
+        held = [item for item in files if item.reason is Reason.UNKNOWN_USAGE]
         purge = any(entry.reason is Reason.UNKNOWN_USAGE for entry in entries)
-        relevant = [item for item in usage.unknown if purge or any(unknown_about(name, (item,)) for name in names)]
+        relevant = [
+            item
+            for item in usage.unknown
+            if purge or any(unknown_about(file.file.name, (item,)) or file.message == item.message for file in held)
+        ]
         holds += [Hold(Reason.UNKNOWN_USAGE, item.message, item.path) for item in relevant]
     if Reason.SPAWN_IN_PROGRESS in reasons:
         message = "a directory without a domain changed a moment ago: an instance may be starting in it"
