@@ -12,6 +12,7 @@ from basekeeper.agent.events import Event, EventReason, of_pass, post
 from basekeeper.agent.status import after_pass, without_pass
 from basekeeper.cache.acts import Action
 from basekeeper.cache.anomalies import Stop
+from basekeeper.cache.pressure import PressureState, Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report
 from basekeeper.cache.verdicts import Reason, Verdict
@@ -25,6 +26,8 @@ OPEN = report(
     holds=(Hold(Reason.CLOCK_JUMPED, "the clock went forward"),),
 )
 CLEAN = report(row())
+FULL = report(relief=Relief(PressureState.NOT_OURS, "the disk is 91 % full", 91.0, 10, 20, 0, True))
+ROOMY = report(relief=Relief(PressureState.BELOW, "the disk is 71 % full", 71.0, 10, 0, 0, False))
 FAILED = report(error="the ledger is full")
 
 
@@ -51,6 +54,7 @@ def events(made: Report) -> list[Event]:
     return of_pass(made, {}, after_pass(order(), made, HOST, None, {}, NOW))
 
 
+NOT_OURS = "PressureNotOurs"
 STORIES: dict[str, tuple[list[Report], list[list[str]]]] = {
     "nothing": ([CLEAN, CLEAN], [[], []]),
     "a hold that lasts": ([HELD, HELD, HELD], [["RemovalHeld"], [], []]),
@@ -64,6 +68,7 @@ STORIES: dict[str, tuple[list[Report], list[list[str]]]] = {
         [["RemovalHeld"], []],
     ),
     "a hold, and a pass that failed": ([HELD, FAILED, FAILED, HELD], [["RemovalHeld"], [], [], []]),
+    "a full disk": ([ROOMY, FULL, FULL, FAILED, FULL, ROOMY, FULL], [[], [NOT_OURS], [], [], [], [], [NOT_OURS]]),
     "the breaker": ([CLEAN, OPEN, OPEN, CLEAN, CLEAN], [[], ["BreakerOpened"], [], ["BreakerClosed"], []]),
     "the breaker, from the first pass on": ([OPEN, CLEAN], [["BreakerOpened"], ["BreakerClosed"]]),
     "the breaker, and a pass that failed": (

@@ -15,6 +15,7 @@ from basekeeper.cache.acts import Action, Failure
 from basekeeper.cache.anomalies import Stop
 from basekeeper.cache.evidence import Part
 from basekeeper.cache.names import Kind
+from basekeeper.cache.pressure import PressureState, Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import CacheState, Outcome, Report, Row, Seconds
 from basekeeper.cache.settings import Mode, Policy
@@ -68,6 +69,25 @@ def test_a_pass_is_counted_with_what_it_did_and_saw() -> None:
 
 
 WHAT = ("files", "bytes")
+
+
+def test_what_went_for_want_of_room_is_counted_by_its_reason_and_the_state_is_one_of_all() -> None:
+    rows = [
+        row(0, Verdict.REMOVE, Reason.PRESSURE, action=Action.QUARANTINED, bytes=10),
+        row(1, Verdict.REMOVE, Reason.PRESSURE, action=Action.PURGED, bytes=20, entry="e"),
+        row(2, Verdict.REMOVE, Reason.OVER_BUDGET, action=Action.PURGED, bytes=40),
+        row(3, Verdict.REMOVE, Reason.PRESSURE, action=Action.FAILED, error="no", bytes=80),
+    ]
+    want = Relief(PressureState.PRESSURE, "the disk is 91 % full", 91.0, 10, 700, 300, evicting=True)
+    found = counted(report(*rows, relief=want))
+    evicted = [value(found, f"evicted_{what}_total", reason=why) for why in ("Pressure", "OverBudget") for what in WHAT]
+    assert evicted == [1, 10, 1, 40]
+    shown = {state: value(found, "pressure", state=state.value) for state in PressureState}
+    assert shown == {state: float(state is PressureState.PRESSURE) for state in PressureState}
+    assert (value(found, "pressure_target_bytes"), value(found, "pressure_evictable_bytes")) == (700, 300)
+    calm = counted(report(*rows, relief=want), report(row()))
+    assert {value(calm, "pressure", state=state.value) for state in PressureState} == {0}
+    assert (value(calm, "pressure_target_bytes"), value(calm, "pressure_evictable_bytes")) == (0, 0)
 
 
 def test_what_lies_in_the_cache_after_a_pass_is_shown_by_what_is_to_become_of_it() -> None:

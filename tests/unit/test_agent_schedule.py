@@ -88,3 +88,10 @@ def test_what_could_not_be_done_is_tried_again(seconds: float) -> None:
     schedule = scheduled()
     schedule.retry(1001.0, seconds)
     assert seconds * 0.8 <= schedule.due - 1001 <= seconds * 1.2
+
+
+def test_more_to_do_for_the_disk_s_sake_makes_the_next_pass_due_earlier_and_never_later() -> None:
+    for within, least, most in ((30.0, 27.0, 33.0), (0.0, 1.0, 1.1), (9e9, INTERVAL * 0.9, INTERVAL * 1.1)):
+        schedule = Schedule(0.0)
+        schedule.passed(1000.0, INTERVAL, within=within)
+        assert least <= schedule.due - 1000 <= most

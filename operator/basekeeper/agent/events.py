@@ -20,7 +20,7 @@ from basekeeper.cache.report import Report, Row
 from basekeeper.cache.verdicts import Reason
 from basekeeper.cluster.api import Api, ApiError
 from basekeeper.cluster.kinds import EVENTS
-from basekeeper.resources.conditions import NodeCondition, Status
+from basekeeper.resources.conditions import NodeCondition, Status, Why
 
 _log = logging.getLogger(__name__)
 COMPONENT = "basekeeper-agent"
@@ -37,6 +37,7 @@ class EventReason(StrEnum):
     REMOVED = "BaseImagesRemoved"
     RESTORED = "BaseImagesRestored"
     HELD = "RemovalHeld"
+    PRESSURE_NOT_OURS = "PressureNotOurs"
     BREAKER_OPENED = "BreakerOpened"
     BREAKER_CLOSED = "BreakerClosed"
 
@@ -46,6 +47,7 @@ MEANING: dict[EventReason, str] = {
     EventReason.RESTORED: "files went back from the quarantine: a warning where something needs them, which should not "
     "have been removed then; normal where `quarantine.drain` put them back",
     EventReason.HELD: "something began to hold removals or purges that will not end by itself",
+    EventReason.PRESSURE_NOT_OURS: "the disk passed `pressure.highPercent`, and nothing in the cache may go",
     EventReason.BREAKER_OPENED: "the evidence itself cannot be trusted; nothing is removed until that is over",
     EventReason.BREAKER_CLOSED: "that is over",
 }
@@ -70,7 +72,7 @@ def of_pass(report: Report, before: Mapping[str, Any], after: Mapping[str, Any])
         anomaly = _condition(after, NodeCondition.BREAKER_CLOSED).get("status") == Status.FALSE
         if not anomaly and (known.get("status"), known.get("reason")) != (Status.TRUE, held["reason"]):
             said.append(Event(EventReason.HELD, f"{held['reason']}: {held['message']}", warning=True))
-    return said + _breaker(before, after)
+    return said + _pressure(before, after) + _breaker(before, after)
 
 
 def _acts(report: Report) -> list[Event]:
@@ -92,6 +94,13 @@ def _restored(back: Sequence[Row]) -> Event:
     parts += [f"{_files(drained)} to empty the quarantine"] if drained else []
     names = ", ".join(row.name for row in (needed or back)[:_NAMED])
     return Event(EventReason.RESTORED, f"put back {' and '.join(parts)}: {names}", warning=bool(needed))
+
+
+def _pressure(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
+    was, now = (_condition(status, NodeCondition.DISK_PRESSURE) for status in (before, after))
+    if now.get("reason") != Why.PRESSURE_NOT_OURS or was.get("reason") == Why.PRESSURE_NOT_OURS:
+        return []
+    return [Event(EventReason.PRESSURE_NOT_OURS, now["message"], warning=True)]
 
 
 def _breaker(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
