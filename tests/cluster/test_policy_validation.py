@@ -51,6 +51,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a fraction of hours": {"interval": "1.5h"},
     "microseconds in both spellings": {"interval": "60000000us", "quarantine": {"retention": "60000000µs"}},
     "the lowest ages": {"minimumAge": dict.fromkeys(("original", "resized", "swap", "ephemeral", "partial"), "10m")},
+    "an age for what was never used": {"minimumAge": {"original": "72h", "neverUsed": "72h"}},
     "no retention": {"quarantine": {"retention": "0s"}},
     "a size in binary units": {"limits": {"maxBytes": "10Gi"}},
     "a fraction of a size": {"limits": {"maxBytes": "1.5Ti"}},
@@ -98,6 +99,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         )
         for kind in ("original", "resized", "swap", "ephemeral", "partial")
     },
+    "a shorter age for what was never used": (
+        {"minimumAge": {"neverUsed": "23h"}},
+        "spec.minimumAge.neverUsed: Invalid value: {}expected a duration no shorter than minimumAge.original",
+    ),
     "ages as a list": ({"minimumAge": []}, "spec.minimumAge in body must be of type object"),
     "a negative retention": ({"quarantine": {"retention": "-1s"}}, "spec.quarantine.retention: Invalid value"),
     "an endless retention": ({"quarantine": {"retention": "2562048h"}}, "spec.quarantine.retention: Invalid value"),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from basekeeper.cache.names import Kind
 from basekeeper.cache.settings import CachedOnly, Drain, Mode
 from basekeeper.cache.windows import is_open
 from basekeeper.controller import rollup, snapshots
@@ -124,7 +125,7 @@ def _purges_no_more(told: NodeSettings, before: NodeSettings) -> bool:
 
 def _takes_no_more(told: NodeSettings, before: NodeSettings) -> bool:
     forever = float("inf")
-    ages = all(getattr(told.minimum_age, kind) >= age for kind, age in before.minimum_age.__dict__.items())
+    ages = all(ours >= theirs for ours, theirs in zip(_ages(told), _ages(before), strict=True))
     limits = told.limits.max_files <= before.limits.max_files and told.limits.max_percent <= before.limits.max_percent
     size = (told.limits.max_bytes or forever) <= (before.limits.max_bytes or forever)
     pins = _pinned(told) >= _pinned(before)
@@ -157,6 +158,11 @@ def _evicts_no_more(told: NodeSettings, before: NodeSettings) -> bool:
         told.max_cache_bytes >= (before.max_cache_bytes or forever) and age >= old_age
     )
     return marks and budget
+
+
+def _ages(settings: NodeSettings) -> list[float]:
+    ages = to_engine(settings, "policy", "node").minimum_age
+    return [ages.of(kind, used=used) for kind in Kind for used in (True, False)]
 
 
 def _pinned(settings: NodeSettings) -> frozenset[str]:

@@ -28,6 +28,7 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "minimumAge.swap": ("48h", "24h", "10m"),
     "minimumAge.ephemeral": ("48h", "24h", "10m"),
     "minimumAge.partial": ("48h", "24h", "10m"),
+    "minimumAge.neverUsed": ("720h", "48h", None),
     "cachedOnly": ("Keep", "Remove"),
     "pinnedImages": ([UUID, OTHER], [OTHER], []),
     "limits.maxFiles": (1, 20, 1000),
@@ -157,6 +158,11 @@ MIXED = {
         {"minimumAge": {"original": "1h", "swap": "48h"}},
         {"minimumAge": {"original": "24h", "swap": "48h"}},
     ),
+    "a longer age, and none of its own for files never used": (
+        {"minimumAge": {"original": "24h", "neverUsed": "72h"}},
+        {"minimumAge": {"original": "48h"}},
+        {"minimumAge": {"original": "48h", "neverUsed": "72h"}},
+    ),
     "fewer files and more bytes": (
         {"limits": {"maxFiles": 20, "maxBytes": "1Gi"}},
         {"limits": {"maxFiles": 2}},
@@ -232,6 +238,10 @@ AT_ONCE = {
         {"acknowledged": [{"path": "a", "reason": "r", "until": "2031-01-01T00:00:00Z"}]},
     ),
     "windows in another order": ({"maintenanceWindows": [NIGHT, WEEKEND]}, {"maintenanceWindows": [WEEKEND, NIGHT]}),
+    "the age of files never used, where it is that of the others": (
+        {"minimumAge": {"original": "48h", "neverUsed": "48h"}},
+        {"minimumAge": {"original": "48h"}},
+    ),
     "suspend, whatever else changes": ({}, {"suspend": True, "minimumAge": {"original": "10m"}}),
     "Audit, whatever else changes": ({}, {"mode": "Audit", "minimumAge": {"original": "10m"}}),
     "Restore instead of Purge": ({"quarantine": {"drain": "Purge"}}, {"quarantine": {"drain": "Restore"}}),

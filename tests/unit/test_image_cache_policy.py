@@ -39,7 +39,14 @@ def test_every_field_reaches_the_engine() -> None:
     policy = document(
         mode="Enforce",
         suspend=True,
-        minimumAge={"original": "1s", "resized": "2s", "swap": "3s", "ephemeral": "4s", "partial": "0s"},
+        minimumAge={
+            "original": "1s",
+            "resized": "2s",
+            "swap": "3s",
+            "ephemeral": "4s",
+            "partial": "0s",
+            "neverUsed": "5s",
+        },
         cachedOnly="Remove",
         pinnedImages=[UUID],
         limits={"maxFiles": 3, "maxBytes": "1Gi", "maxPercent": 100},
@@ -55,7 +62,7 @@ def test_every_field_reaches_the_engine() -> None:
         name="compute",
         mode=Mode.ENFORCE,
         suspend=True,
-        minimum_age=MinimumAge(1, 2, 3, 4, 0),
+        minimum_age=MinimumAge(1, 2, 3, 4, 0, never_used=5),
         cached_only=CachedOnly.REMOVE,
         pinned_images=frozenset({UUID}),
         limits=Limits(3, 2**30, 100),
@@ -187,6 +194,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a time without its zone": (
         {"acknowledged": [{"path": "a", "reason": "r", "until": "2026-02-20T00:00:00"}]},
         'spec.acknowledged[0].until: expected a time such as 2026-12-31T00:00:00Z, got "2026-02-20T00:00:00"',
+    ),
+    "a shorter age for what was never used": (
+        {"minimumAge": {"neverUsed": "23h59m"}},
+        "spec.minimumAge.neverUsed: expected a duration no shorter than minimumAge.original, or none",
     ),
     "a schedule in a word": (
         {"maintenanceWindows": [{"schedule": "@daily", "duration": "1h"}]},

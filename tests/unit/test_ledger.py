@@ -27,6 +27,7 @@ BIG = 2**64 - 1
 """An inode number that fills 64 bits, as some network file systems' do."""
 FULL = Memory(
     last_used={ORIGINAL: NOW, ODD: NOW - 1.5},
+    used_files={ORIGINAL: BIG},
     last_users={ORIGINAL: ("u/disk", "domain u")},
     ages_since=NOW - 9.25,
     pins={SWAP: NOW + 7},
@@ -51,11 +52,12 @@ def fill(book: Ledger) -> None:
     book.add_reclaimed(RECLAIMED)
     book.accept(TOLD)
     book.set_ids(IDS.ids, made=IDS.made)
+    files = {name: (1, inode) for name, inode in FULL.used_files.items()}
     for name, at in FULL.last_used.items():
-        book.seen_in_use({name: FULL.last_users.get(name, ())}, at)
+        book.seen_in_use({name: FULL.last_users.get(name, ())}, files, at)
     book.restart_ages(FULL.ages_since or 0.0)
     for name, at in FULL.last_used.items():
-        book.seen_in_use({name: ()}, at)
+        book.seen_in_use({name: ()}, files, at)
     book.pin(SWAP, NOW + 7)
     for row in FULL.acknowledged:
         book.acknowledge(row)
@@ -104,7 +106,7 @@ def test_a_pass_without_complete_evidence_leaves_the_last_one_that_had_it(state:
 
 def test_what_was_not_committed_is_not_remembered(state: Path) -> None:
     with writing(state) as book:
-        book.seen_in_use({OTHER: ()}, NOW)
+        book.seen_in_use({OTHER: ()}, {}, NOW)
     with reading(state) as book:
         assert recalled(book) == FULL
 
@@ -115,14 +117,22 @@ def test_when_a_base_was_last_used_never_moves_back(
 ) -> None:
     with writing(tmp_path_factory.mktemp("state")) as book:
         for name, at in seen:
-            book.seen_in_use({name: ()}, at)
+            book.seen_in_use({name: ()}, {}, at)
         latest = {name: max(at for other, at in seen if other == name) for name, _ in seen}
         assert recalled(book).last_used == latest
 
 
+def test_the_file_that_a_name_was_when_it_was_last_seen_in_use_is_the_one_that_counts(state: Path) -> None:
+    with writing(state) as book:
+        assert recalled(book).has_seen_in_use(ORIGINAL, BIG)
+        assert not recalled(book).has_seen_in_use(ORIGINAL, 7)
+        book.seen_in_use({ORIGINAL: ()}, {ORIGINAL: (1, 7), OTHER: (1, 8)}, NOW + 1)
+        assert recalled(book).used_files == {ORIGINAL: 7}
+
+
 def test_restarted_ages_count_neither_from_before_nor_from_after_that_moment(state: Path) -> None:
     with writing(state) as book:
-        book.seen_in_use({OTHER: ()}, NOW + 9e6)
+        book.seen_in_use({OTHER: ()}, {}, NOW + 9e6)
         book.restart_ages(NOW - 1)
         memory = recalled(book)
     assert memory.ages_since == NOW - 1
@@ -331,7 +341,7 @@ def write_version(state: Path, version: int) -> None:
     connection = sqlite3.connect(state / FILE)
     for script in MIGRATIONS[:version]:
         connection.executescript(script)
-    connection.execute("INSERT INTO used VALUES (?, ?, ?)", (ORIGINAL, NOW, '["u/disk"]'))
+    connection.execute("INSERT INTO used (name, at, users) VALUES (?, ?, ?)", (ORIGINAL, NOW, '["u/disk"]'))
     connection.execute("INSERT INTO meta VALUES ('reclaimed', '4096')")
     connection.execute(f"PRAGMA user_version = {version}")
     connection.commit()
@@ -402,7 +412,7 @@ def test_reading_a_full_ledger_changes_nothing(state: Path) -> None:
 
 def test_a_ledger_is_read_while_another_program_writes_it(state: Path) -> None:
     with writing(state) as book:
-        book.seen_in_use({OTHER: ()}, NOW)
+        book.seen_in_use({OTHER: ()}, {}, NOW)
         with reading(state) as other:
             assert recalled(other) == FULL
 
@@ -410,7 +420,7 @@ def test_a_ledger_is_read_while_another_program_writes_it(state: Path) -> None:
 def test_what_a_killed_pass_wrote_in_part_is_taken_back(state: Path) -> None:
     connection = sqlite3.connect(state / FILE)
     connection.execute("PRAGMA cache_size = 1")
-    connection.executemany("INSERT INTO used VALUES (?, 1.0, '[]')", [(b"%d" % number,) for number in range(9999)])
+    connection.executemany("INSERT INTO used VALUES (?, 1.0, '[]', '1')", [(b"%d" % n,) for n in range(9999)])
     left = {path.name: path.read_bytes() for path in state.iterdir()}
     connection.close()
     for name, content in left.items():
@@ -458,7 +468,7 @@ def test_a_disk_that_is_full_at_the_end_is_told(state: Path, monkeypatch: pytest
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=FullDisk))
     with writing(state) as book:
-        book.seen_in_use({OTHER: ()}, NOW)
+        book.seen_in_use({OTHER: ()}, {}, NOW)
         with pytest.raises(LedgerError, match="database or disk is full; is the disk of the state directory full"):
             book.commit()
     monkeypatch.undo()

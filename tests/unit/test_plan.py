@@ -517,6 +517,52 @@ def test_no_word_waives_a_reference_that_can_be_read() -> None:
     assert verdict(usage=usage, policy=in_policy(), memory=memory) == keep(Reason.IN_USE_BY_OVERLAY)
 
 
+# Files that were never seen in use
+
+PATIENT = policy(minimum_age=MinimumAge(never_used=60 * DAY))
+NEVER: dict[str, tuple[bytes, Policy, Memory, tuple[Verdict, Reason]]] = {
+    "an original that was never seen in use": (ORIGINAL, PATIENT, Memory(), TOO_YOUNG),
+    "one that was": (ORIGINAL, PATIENT, Memory(last_used={ORIGINAL: NOW - 29 * DAY}), EXPIRED),
+    "one that was, as the same file": (
+        ORIGINAL,
+        PATIENT,
+        Memory(last_used={ORIGINAL: NOW - 29 * DAY}, used_files={ORIGINAL: inode_of(ORIGINAL)[1]}),
+        EXPIRED,
+    ),
+    "one that was fetched anew under a name that was": (
+        ORIGINAL,
+        PATIENT,
+        Memory(last_used={ORIGINAL: NOW - 40 * DAY}, used_files={ORIGINAL: 1}),
+        TOO_YOUNG,
+    ),
+    "another original was": (ORIGINAL, PATIENT, Memory(last_used={OTHER: NOW - 29 * DAY}), TOO_YOUNG),
+    "a resized copy": (RESIZED, PATIENT, Memory(), EXPIRED),
+    "a swap base": (SWAP, PATIENT, Memory(), EXPIRED),
+    "a leftover": (PARTIAL, PATIENT, Memory(), STALE),
+    "no such age": (ORIGINAL, policy(), Memory(), EXPIRED),
+    "such an age that is over": (ORIGINAL, policy(minimum_age=MinimumAge(never_used=29 * DAY)), Memory(), EXPIRED),
+    "such an age that is shorter than that of all originals": (
+        ORIGINAL,
+        policy(minimum_age=MinimumAge(original=40 * DAY, never_used=DAY)),
+        Memory(),
+        TOO_YOUNG,
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "wanted", "memory", "expected"), NEVER.values(), ids=NEVER)
+def test_an_original_that_was_never_seen_in_use_waits_for_its_own_age(
+    name: bytes, wanted: Policy, memory: Memory, expected: tuple[Verdict, Reason]
+) -> None:
+    assert verdict(cached(name), policy=wanted, memory=memory) == expected
+
+
+def test_what_waits_because_it_was_never_seen_in_use_says_so_and_when_it_may_go() -> None:
+    item = only(judge(cached(), policy=PATIENT).files)
+    assert item.message == "unused for 30d; may go after 60d, as it was never seen in use"
+    assert item.removable_at == NOW + 30 * DAY
+
+
 # Limits
 
 

@@ -140,7 +140,7 @@ policies = st.builds(
     Policy,
     mode=st.sampled_from(Mode),
     suspend=rarely,
-    minimum_age=st.builds(MinimumAge, ages, ages, ages, ages, ages),
+    minimum_age=st.builds(MinimumAge, ages, ages, ages, ages, ages, st.none() | ages),
     cached_only=st.sampled_from(CachedOnly),
     pinned_images=st.frozensets(st.sampled_from(IMAGES), max_size=1),
     limits=limits,

@@ -76,7 +76,9 @@ def _pin(host: Host, entries: Sequence[QuarantineEntry], pin_for: float) -> str 
         with ledger_file.writing(host.state) as book:
             for entry in entries:
                 book.pin(entry.name.raw, now + pin_for)
-            book.seen_in_use({entry.name.raw: () for entry in entries}, now)
+            book.seen_in_use(
+                {entry.name.raw: () for entry in entries}, {entry.name.raw: entry.inode for entry in entries}, now
+            )
             book.commit()
     except LedgerError as error:
         return str(error)
@@ -111,7 +113,9 @@ def purge(
         look = looker.look(due_now)
         due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
         done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress, stop)
-        book.seen_in_use({item.entry.name.raw: item.users for item in acts.returned}, look.now.wall)
+        back = {item.entry.name.raw: item for item in acts.returned}
+        users = {name: item.users for name, item in back.items()}
+        book.seen_in_use(users, {name: item.entry.inode for name, item in back.items()}, look.now.wall)
         book.add_reclaimed(sum(entry.reclaimable for entry in due if engine.is_purged(done.get(entry.id))))
         book.commit()
     returned = [Ordered(item.entry, acts.entries[item.entry.id]) for item in acts.returned]

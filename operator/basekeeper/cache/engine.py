@@ -325,7 +325,9 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     in_use |= {item.file.name.raw: item.users for item in look.plan.files if item.reason in USE_REASONS}
     in_use |= {item.entry.name.raw: item.users for item in look.plan.entries if item.reason in USE_REASONS}
     in_use |= {item.entry.name.raw: item.users for item in acts.returned}
-    book.seen_in_use(in_use, look.now.wall)
+    entries = (*look.inventory.entries, *(item.entry for item in acts.returned))
+    files = {entry.name.raw: entry.inode for entry in entries}
+    book.seen_in_use(in_use, files | {file.name.raw: file.inode for file in look.inventory.files}, look.now.wall)
     present = {file.name.raw for file in look.inventory.files}
     ours = look.memory.directories is not Directories.OTHER
     if ours:

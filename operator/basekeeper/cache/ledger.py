@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any
 
 from .baselines import Baselines
-from .evidence import CachedFile, Identity
+from .evidence import CachedFile, Identity, Inode
 from .identity import Ids, KnownIds
 from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
 from .names import display, from_display
@@ -69,6 +69,10 @@ class Ledger:
         ages_since, present = self._get("ages_since"), self._get("present")
         return Memory(
             last_used=dict(self._db.execute("SELECT name, at FROM used")),
+            used_files={
+                name: int(inode)
+                for name, inode in self._db.execute("SELECT name, inode FROM used WHERE inode IS NOT NULL")
+            },
             last_users={
                 name: tuple(map(str, json.loads(users)))
                 for name, users in self._db.execute("SELECT name, users FROM used WHERE users != '[]'")
@@ -101,15 +105,19 @@ class Ledger:
         self.contents.known()
         self.contents.readings()
 
-    def seen_in_use(self, users: Mapping[bytes, Sequence[str]], at: float) -> None:
-        """Remember that these bases were in use at this time, and by whom; never moves a memory back.
+    def seen_in_use(self, users: Mapping[bytes, Sequence[str]], files: Mapping[bytes, Inode], at: float) -> None:
+        """Remember that these bases were in use at this time, by whom, and which file each is; moves no memory back.
 
-        A use without users to name (a lock, a pin by hand) leaves the users that are known.
+        A use without users to name (a lock, a pin by hand) leaves the users that are known. `files` may have more.
         """
+        rows = [
+            (name, at, json.dumps(list(who[:_MOST_USERS])), str(files[name][1]) if name in files else None)
+            for name, who in users.items()
+        ]
         self._db.executemany(
-            "INSERT INTO used VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at), "
-            "users = CASE excluded.users WHEN '[]' THEN users ELSE excluded.users END",
-            [(name, at, json.dumps(list(who[:_MOST_USERS]))) for name, who in users.items()],
+            "INSERT INTO used VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at), "
+            "users = CASE excluded.users WHEN '[]' THEN users ELSE excluded.users END, inode = excluded.inode",
+            rows,
         )
 
     def forget_users(self, names: Iterable[bytes]) -> None:

@@ -22,7 +22,7 @@ _READ_ATTEMPTS = 10
 _READ_PAUSE = 0.05
 """Seconds; a pass writes its ledger in far less."""
 # meta: single values as JSON (ids, clock, last_pass, present, breaker, ages_since, reclaimed, accepted, lost).
-# used: when each name was last seen in use, Unix seconds, and by whom (a JSON list).
+# used: when each name was last seen in use, Unix seconds, by whom (a JSON list), and which file it was then.
 # pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.
 # Inode numbers and time stamps are text: some file systems' fill 64 bits without a sign, SQLite's integers have one.
@@ -42,6 +42,7 @@ CREATE TABLE compared (
 ) STRICT, WITHOUT ROWID;
 """,
     """
+ALTER TABLE used ADD COLUMN inode TEXT;
 CREATE TABLE baseline (
     identity TEXT PRIMARY KEY, name BLOB NOT NULL, algorithm TEXT NOT NULL, size INTEGER NOT NULL,
     digests BLOB NOT NULL, root TEXT NOT NULL, taken_at REAL NOT NULL, verified_at REAL NOT NULL

@@ -93,6 +93,8 @@ class Memory:
 
     last_used: Mapping[bytes, float] = field(default_factory=dict)
     """When each base was last seen in use, Unix seconds."""
+    used_files: Mapping[bytes, int] = field(default_factory=dict)
+    """The inode number of the file that each of these names was then, where that is known."""
     last_users: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
     """Who used each base then; a removed file keeps this, so that of two of one name each user gets its own."""
     ages_since: float | None = None
@@ -117,3 +119,7 @@ class Memory:
     directories: Directories = Directories.NEW
     directories_message: str = ""
     """For OTHER and MEMORY_LOST: one sentence that names the file and what to do."""
+
+    def has_seen_in_use(self, name: bytes, inode: int) -> bool:
+        """Whether this very file was ever seen in use: one that was fetched anew under its name is another."""
+        return name in self.last_used and self.used_files.get(name, inode) == inode

@@ -222,14 +222,17 @@ class _Judge:
 
     def _by_age(self, aged: Judged) -> Judged:
         kind = aged.file.name.kind
-        minimum = self.policy.minimum_age.of(kind)
+        used = self.memory.has_seen_in_use(aged.file.name.raw, aged.file.inode[1])
+        minimum = self.policy.minimum_age.of(kind, used=used)
         if aged.age is None or aged.unused_since is None:
             return replace(aged, message="it has no time stamp, so it is never old")
         if aged.age < 0:
             return replace(aged, message="its time stamp, or its last use, is in the future, so it is not old")
         if aged.age < minimum:
             removable_at = aged.unused_since + minimum
+            longer = minimum > self.policy.minimum_age.of(kind)
             message = f"unused for {_span(aged.age)}; may go after {_span(minimum)}"
+            message += ", as it was never seen in use" if longer else ""
             return replace(aged, message=message, removable_at=removable_at)
         partial = kind is Kind.PARTIAL
         what = "a leftover that nobody has touched" if partial else "nothing has used it"

@@ -71,9 +71,13 @@ class MinimumAge:
     swap: float = 24 * HOUR
     ephemeral: float = 24 * HOUR
     partial: float = 24 * HOUR
+    never_used: float | None = None
+    """Of an original that was never seen in use, if that is to be longer."""
 
-    def of(self, kind: Kind) -> float:
-        """The minimum age of a kind; Foreign files have none, they are never removed."""
+    def of(self, kind: Kind, *, used: bool = True) -> float:
+        """The minimum age of a kind; Foreign files have none, they are never removed. `used`: ever seen in use."""
+        if kind is Kind.ORIGINAL and not used:
+            return max(self.original, self.never_used or 0.0)
         ages: Mapping[Kind, float] = {
             Kind.ORIGINAL: self.original,
             Kind.RESIZED: self.resized,

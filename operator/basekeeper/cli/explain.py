@@ -130,6 +130,8 @@ def _evidence(look: Look, row: Row) -> tuple[str, ...]:
         lines.append(f"time stamp {timestamp(file.mtime)} (nova's last touch, not a change of content)")
     if (used := memory.last_used.get(name.raw)) is not None:
         lines.append(f"last seen in use {timestamp(used)}")
+    if file is not None and row.entry is None and not memory.has_seen_in_use(name.raw, file.inode[1]):
+        lines.append("this file was never seen in use" if used is not None else "never seen in use")
     if memory.ages_since is not None:
         lines.append(f"no age counts from before {timestamp(memory.ages_since)}")
     if (pin := memory.pins.get(name.raw)) is not None:

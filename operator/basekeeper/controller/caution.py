@@ -37,8 +37,10 @@ def _careful(value: V) -> Callable[[V, V], V]:
 
 
 def _ages(ours: MinimumAge, theirs: MinimumAge) -> MinimumAge:
-    longer = {kind: max(getattr(ours, kind), getattr(theirs, kind)) for kind in MinimumAge.model_fields}
-    return MinimumAge.model_construct(**longer)
+    kinds = MinimumAge.model_fields.keys() - {"never_used"}
+    longer: dict[str, Any] = {kind: max(getattr(ours, kind), getattr(theirs, kind)) for kind in kinds}
+    never_used = [age for age in (ours.never_used, theirs.never_used) if age is not None]
+    return MinimumAge.model_construct(**longer, never_used=max(never_used, default=None))
 
 
 def _limits(ours: Limits, theirs: Limits) -> Limits:
@@ -145,6 +147,10 @@ _EFFECT: dict[str, Callable[[Any], Any]] = {
     "pinned_images": lambda images: {form for image in images for form in (image, image.lower())},
     "acknowledged": _until,
     "maintenance_windows": frozenset,
+    # An age for files never used that is no longer than that of the others is none.
+    "minimum_age": lambda ages: ages.model_copy(
+        update={"never_used": max(ages.original, ages.never_used or ages.original)}
+    ),
 }
 """What of a setting makes a difference, where that is not its value."""
 

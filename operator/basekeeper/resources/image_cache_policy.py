@@ -306,6 +306,9 @@ class ImageCachePolicy(Strict):
             raise ValueError("spec.quarantine.drain: takes mode: Enforce; in Audit nothing is purged or put back")
         if self.spec.quarantine.drain is Drain.PURGE and self.spec.suspend:
             raise ValueError("spec.quarantine.drain: Purge never acts with suspend: true; remove one of them")
+        ages = self.spec.minimum_age
+        if ages.never_used is not None and ages.never_used < ages.original:
+            raise ValueError(f"spec.minimumAge.neverUsed: {node_settings.NEVER_USED_RULE}")
         return self
 
 

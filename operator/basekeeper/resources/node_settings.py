@@ -43,10 +43,21 @@ _POLICY = settings.Policy()
 _PRESSURE = settings.Pressure()
 _LEAST_AGE = "10m"
 _LEAST_INTERVAL = "1m"
+NEVER_USED_RULE = "expected a duration no shorter than minimumAge.original, or none"
 
 
 class MinimumAge(Strict):
     """How long a file must have been unused before it may go, by what the file is."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.neverUsed) || !has(self.original) || duration(self.neverUsed) >= duration(self.original)",
+                NEVER_USED_RULE,
+                ".neverUsed",
+            )
+        )
+    )
 
     original: Duration = duration_default(_AGES.original, least=_LEAST_AGE)
     """An image's base, as downloaded: how long unused before it may go, a duration of at least 10m. Default 24h.
@@ -61,6 +72,9 @@ class MinimumAge(Strict):
     partial: Duration = duration_default(_AGES.partial, least=_LEAST_AGE)
     """A leftover of an interrupted download or conversion: a duration of at least 10m. Default 24h.
     nova: never removes them."""
+    never_used: Annotated[Omittable[Duration], Field(json_schema_extra=omitted)] = _AGES.never_used
+    """An image's base that basekeeper has never seen in use, as nova's image pre-caching leaves it: a duration no
+    shorter than `original`. Default: that of `original`. nova: the age of originals."""
 
 
 class Limits(Strict):
