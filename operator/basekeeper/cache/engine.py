@@ -7,18 +7,19 @@ purges, always on a second look of its own.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from . import identity, ledger_file, locks, presence, quarantine, removal, windows
+from . import contents, identity, ledger_file, locks, presence, quarantine, removal, windows
 from .acts import Action, Done, Doubt
+from .baselines import FORGOTTEN_AFTER
 from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
 from .judged import Judged
 from .ledger import Ledger, LedgerError
 from .look import Adjust, Look, Looker, Watch, as_shown, remember
 from .machines import is_missing
-from .memory import Acknowledged, Directories, LastPass, Memory
+from .memory import Acknowledged, Directories, LastPass, Memory, Removing
 from .names import display
 from .plan import used_names
 from .report import Acts, Report, Seconds, rows_of
@@ -55,7 +56,7 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     with failures(), ledger_file.reading(host.state) as book:
         look = Looker(host, policy, remember(host, book)).look()
         vanished = _vanished(host, look, look.inventory)
-        return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book.reclaimed()), look
+        return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book), look
 
 
 def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never) -> Report:
@@ -97,6 +98,10 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
         if acting and look.plan.removals:
             # Were this pass killed, the next one must not take what this one removes for the work of others.
             _note_present(book, look, without={item.file.name.raw for item in look.plan.removals})
+            corrupt = (item.file.name.raw for item in look.plan.removals if item.reason is Reason.CORRUPT)
+            under_way = Removing(frozenset(corrupt), look.now.wall)
+            book.set_removing(under_way)
+            looker = replace(looker, memory=replace(memory, removing=under_way))
         book.commit()
 
         started = time.monotonic()
@@ -108,8 +113,9 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
             quarantine.sweep(host.base)
             _compare_conflicts(host, book, look)
         _remember_pass(book, look, acts)
+        _forget_contents(host, book, look)
         vanished = _vanished(host, look, seen)
-        report = _report("Pass", host, policy, look, acts, vanished, time.monotonic() - started, book.reclaimed())
+        report = _report("Pass", host, policy, look, acts, vanished, time.monotonic() - started, book)
         book.commit()
     return report
 
@@ -318,6 +324,7 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
 
 def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     """Write into the ledger what later passes need to know of this one."""
+    book.set_removing(None)
     book.add_reclaimed(acts.purged_bytes)
     book.forget_users(name for name, done in acts.files.items() if done.action in {Action.QUARANTINED, Action.PURGED})
     in_use: dict[bytes, tuple[str, ...]] = {}
@@ -344,6 +351,14 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     _note_present(book, look, without=gone, back=back)
 
 
+def _forget_contents(host: Host, book: Ledger, look: Look) -> None:
+    """Forget the digests of files that are long gone from the cache and from the quarantine."""
+    if look.memory.directories is Directories.OTHER:
+        return
+    with suppress(OSError):  # what cannot be asked is forgotten later
+        book.contents.forget(contents.identities(host, look.inventory), look.now.wall - FORGOTTEN_AFTER)
+
+
 def _note_present(book: Ledger, look: Look, *, without: Iterable[bytes], back: Iterable[bytes] = ()) -> None:
     """Remember what lies in the cache, but for what this pass removes, and with what it puts back."""
     present = presence.of(look.inventory, look.now.wall)
@@ -365,9 +380,11 @@ def _report(
     acts: Acts,
     vanished: Sequence[bytes],
     acted: float,
-    ever: int,
+    book: Ledger,
 ) -> Report:
     entries, _ = quarantine.read(host.base)
+    used = {item.file.name.raw for item in look.plan.files if item.reason in USE_REASONS}
+    wholeness = contents.sum_of(host, policy, look.inventory, used, book.contents.known(), look.now.wall)
     return Report(
         kind=kind,
         node=host.node,
@@ -375,18 +392,19 @@ def _report(
         policy=policy,
         rows=rows_of(look.plan, acts),
         holds=look.plan.holds,
-        notes=(*look.plan.notes, *([presence.note(vanished)] if vanished else [])),
+        notes=(*look.plan.notes, *([presence.note(vanished)] if vanished else []), *contents.notes(wholeness)),
         seconds=Seconds(look.observed, look.judged, acted, look.observed_by_part),
         plan_held=look.plan.held,
         target=acts.target_bytes,
         reclaimed=acts.purged_bytes,
         quarantined=sum(entry.reclaimable for entry in entries),
         quarantined_files=len(entries),
-        reclaimed_ever=ever,
+        reclaimed_ever=book.reclaimed(),
         libvirt_asked=host.libvirt is not None,
         libvirt_failure=look.usage.libvirt_failure,
         shared=look.usage.shared.message if look.usage.shared is not None else None,
         vanished=tuple(map(display, vanished)),
+        wholeness=wholeness,
         anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),
         relief=look.plan.relief,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from .baselines import Baselines
 from .evidence import CachedFile, Identity, Inode
 from .identity import Ids, KnownIds
-from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
+from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present, Removing
 from .names import display, from_display
 from .verdicts import Reason
 
@@ -66,6 +66,7 @@ class Ledger:
     def memory(self, directories: Directories, message: str) -> Memory:
         """Everything that judgement may know, with what the id files say about the directories."""
         clock, last, breaker = self._get("clock"), self._get("last_pass"), self._get("breaker")
+        removing = self._get("removing")
         ages_since, present = self._get("ages_since"), self._get("present")
         return Memory(
             last_used=dict(self._db.execute("SELECT name, at FROM used")),
@@ -92,6 +93,7 @@ class Ledger:
             if breaker is None
             else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
             evicting=bool(self._get("evicting")),
+            removing=None if removing is None else Removing(_names(removing["names"]), float(removing["since"])),
             directories=directories,
             directories_message=message,
         )
@@ -171,6 +173,10 @@ class Ledger:
             else {"cause": breaker.cause.value, "since": breaker.since, "names": _texts(breaker.names)},
         )
         self._db.execute("DELETE FROM pin WHERE until < ?", (clock.wall,))
+
+    def set_removing(self, removing: Removing | None) -> None:
+        """Remember which corrupt files a pass is about to remove; None: it has had its last look at them."""
+        self._set("removing", None if removing is None else {"names": _texts(removing.names), "since": removing.since})
 
     def set_present(self, present: Present) -> None:
         """Remember what lies in the cache now."""

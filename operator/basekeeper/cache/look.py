@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from . import clock, extents, identity, inventory, storage, usage
+from . import clock, contents, extents, identity, inventory, storage, usage
 from .acts import Doubt
 from .evidence import CachedFile, Inventory, Part, QuarantineEntry, Usage
 from .ledger import Ledger
@@ -73,7 +73,7 @@ def remember(host: Host, ledger: Ledger) -> Memory:
     """What is remembered about these directories. Raises OSError if an id file cannot be read."""
     found = identity.read(host)
     directories, message = identity.compare(ledger.ids(), found, host, ledger_lost=ledger.lost)
-    return ledger.memory(directories, message)
+    return replace(ledger.memory(directories, message), damaged=contents.damaged(host, ledger.contents.known()))
 
 
 def as_shown(policy: Policy, host: Host) -> Policy:

@@ -88,6 +88,15 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class Removing:
+    """Corrupt files that a pass began to remove and about which it has not had its last look."""
+
+    names: frozenset[bytes]
+    since: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Everything that judgement may know of earlier passes."""
 
@@ -106,8 +115,8 @@ class Memory:
     """Whether a quarantine entry (by id) has the content of the newer file of its name (by inode number and size)."""
     given_up: frozenset[str] = frozenset()
     """Entries (by id) that an operator orders to be purged at this moment, though another file has their name."""
-    just_removed: frozenset[str] = frozenset()
-    """Entries (by id) that this very pass made: what turns out to need one gets it back as it was, corrupt or not."""
+    removing: Removing | None = None
+    """What this pass, or one that was killed, set out to remove as corrupt: what needs one of these gets it back."""
     damaged: Mapping[Inode, Damage] = field(default_factory=dict)
     """Files of the cache whose content changed since their baseline."""
     clock: Clock | None = None

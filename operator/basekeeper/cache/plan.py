@@ -228,6 +228,10 @@ class _Judge:
             return replace(aged, message="it has no time stamp, so it is never old")
         if aged.age < 0:
             return replace(aged, message="its time stamp, or its last use, is in the future, so it is not old")
+        damage = self.memory.damaged.get(aged.file.inode)
+        if damage is not None and self.policy.integrity is not None and aged.age >= damage.settles_after:
+            message = f"nothing uses it, and {damage.message}"
+            return replace(aged, verdict=Verdict.REMOVE, reason=Reason.CORRUPT, message=message)
         if aged.age < minimum:
             removable_at = aged.unused_since + minimum
             longer = minimum > self.policy.minimum_age.of(kind)
@@ -322,7 +326,7 @@ def _collect_holds(
         holds += [Hold(Reason.SPAWN_IN_PROGRESS, message, spawn.path) for spawn in usage.spawns]
     if Reason.IMAGE_UNKNOWN in reasons:
         holds.append(Hold(Reason.IMAGE_UNKNOWN, _image_unknown(usage), usage.unidentified_raw[0]))
-    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.DRAINING, Reason.OUTSIDE_WINDOW):
+    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.CORRUPT, Reason.DRAINING, Reason.OUTSIDE_WINDOW):
         said = [item.message for item in files if item.verdict is Verdict.HOLD and item.reason is reason]
         said += [e.message for e in entries if e.decision is Decision.HOLD and e.reason is reason]
         holds += [Hold(reason, message) for message in dict.fromkeys(said)]

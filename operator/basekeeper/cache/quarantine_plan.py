@@ -84,10 +84,12 @@ def judge_entries(
         elif needed and entry.name.raw in taken:
             newer = taken[entry.name.raw]
             judged.append(_beside_another(entry, newer, needed, usage, memory, now, blocked, drain))
+        elif needed and _is_corrupt(entry, memory):
+            judged.append(_corrupt(entry, needed))
         elif needed:
-            rivals = [other for other in inventory.entries if other.name.raw == entry.name.raw]
+            rivals = _of_name(entry, inventory.entries, memory)
             judged.append(_restore_or_give_way(entry, rivals, needed, usage))
-        elif drain is Drain.RESTORE and entry.name.raw not in taken and _goes_first(entry, inventory.entries, need):
+        elif drain is Drain.RESTORE and entry.name.raw not in taken and _goes_first(entry, inventory, need, memory):
             message = "the policy empties the quarantine (quarantine.drain: Restore); it goes back"
             judged.append(JudgedEntry(entry, Decision.RESTORE, Reason.DRAINING, message))
         else:
@@ -97,11 +99,39 @@ def judge_entries(
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
 
 
-def _goes_first(entry: QuarantineEntry, entries: Sequence[QuarantineEntry], need: Need) -> bool:
-    """Whether of all removed files of its name this one goes back: none is needed, and none was removed later."""
-    rivals = [other for other in entries if other.name.raw == entry.name.raw]
+def _goes_first(entry: QuarantineEntry, inventory: Inventory, need: Need, memory: Memory) -> bool:
+    """Whether of all removed files of its name this one goes back: none is needed, and none was removed later.
+
+    A corrupt one goes back for nobody.
+    """
+    rivals = _of_name(entry, inventory.entries, memory)
     needed = any(need(other.name, other.inode) for other in rivals)
-    return not needed and entry == max(rivals, key=lambda other: (other.removed_at, other.id))
+    return bool(rivals) and not needed and entry == max(rivals, key=lambda other: (other.removed_at, other.id))
+
+
+def _of_name(entry: QuarantineEntry, entries: Sequence[QuarantineEntry], memory: Memory) -> list[QuarantineEntry]:
+    """The removed files of an entry's name of which one may go back by itself."""
+    return [other for other in entries if other.name.raw == entry.name.raw and not _is_corrupt(other, memory)]
+
+
+def _is_corrupt(entry: QuarantineEntry, memory: Memory) -> bool:
+    """Whether a file was removed because it is corrupt, and the last look at that found nobody who needs it.
+
+    Whoever needed it before used it as it was, and gets it back; that it is corrupt is only reported then.
+    """
+    if entry.reason != Reason.CORRUPT.value:
+        return False
+    under_way = memory.removing
+    return under_way is None or entry.name.raw not in under_way.names or entry.removed_at < under_way.since
+
+
+def _corrupt(entry: QuarantineEntry, needed: tuple[Reason, str, tuple[str, ...]]) -> JudgedEntry:
+    _, message, users = needed
+    told = (
+        f"{entry.name}: {message}, but it was removed because it is corrupt; have nova fetch the image again, or put "
+        f"it back with `basekeeper quarantine restore {entry.id}`"
+    )
+    return JudgedEntry(entry, Decision.HOLD, Reason.CORRUPT, told, users)
 
 
 def _is_file(found: CachedFile | None) -> bool:
@@ -185,6 +215,8 @@ def _beside_another(
         return replace(
             _by_due_time(entry, memory, now, blocked, drain), as_copy=newer.inode != entry.inode and not given_up
         )
+    if _is_corrupt(entry, memory):
+        return _corrupt(entry, needed)
     conflict = (
         f"{entry.name}: {message}, but a newer file has its name and this older one may be the right one; "
         f"compare them, then purge or restore {entry.id} by hand"

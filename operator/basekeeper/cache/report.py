@@ -16,6 +16,7 @@ from .pressure import Relief
 from .quarantine_plan import Decision, Hold, JudgedEntry
 from .settings import Policy
 from .verdicts import HOLD_REASONS, Reason, Verdict
+from .wholeness import Wholeness
 
 
 class Outcome(StrEnum):
@@ -106,6 +107,8 @@ class Report:
     """Why the storage counts as shared with other hosts, if it does."""
     vanished: tuple[str, ...] = ()
     """Finished files that lay in the cache when the last pass ended, and that another hand has removed since."""
+    wholeness: Wholeness | None = None
+    """What is known of the files' content; None: nothing was ever verified, and nothing is to be."""
     anomalies: tuple[Stop, ...] = ()
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
     relief: Relief | None = None

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     IN_QUARANTINE = "InQuarantine"
 
     EXPIRED = "Expired"
+    CORRUPT = "Corrupt"
     STALE_PARTIAL = "StalePartial"
     PRESSURE = "Pressure"
     OVER_BUDGET = "OverBudget"
@@ -67,6 +68,8 @@ MEANING: dict[Reason, str] = {
     Reason.USER_APPEARED: "something began to use it while it was being removed; it was put back",
     Reason.IN_QUARANTINE: "it was removed and waits in the quarantine until its retention is over",
     Reason.EXPIRED: "nothing has used it for its minimum age",
+    Reason.CORRUPT: "verification found that its content changed: it goes when nothing uses it, and is never put back "
+    "by itself",
     Reason.STALE_PARTIAL: "it is a leftover of an interrupted download or conversion, or of retired code",
     Reason.PRESSURE: "nothing uses it, and the file system is fuller than `pressure` allows",
     Reason.OVER_BUDGET: "nothing uses it, and the cache is larger than `maxCacheBytes`",
@@ -111,6 +114,7 @@ HOLD_REASONS = frozenset(
         Reason.IMAGE_UNKNOWN,
         Reason.LIMIT_REACHED,
         Reason.CONFLICT,
+        Reason.CORRUPT,
         Reason.SUSPENDED,
         Reason.DRAINING,
         Reason.OUTSIDE_WINDOW,
@@ -126,7 +130,7 @@ HOLD_REASONS = frozenset(
 REASONS: dict[Verdict, frozenset[Reason]] = {
     # `quarantine.drain: Restore` puts back what nothing needs, and that is why it is there.
     Verdict.KEEP: USE_REASONS | {Reason.PINNED, Reason.TOO_YOUNG, Reason.DRAINING},
-    Verdict.REMOVE: frozenset({Reason.EXPIRED, Reason.STALE_PARTIAL}) | EVICTION_REASONS,
+    Verdict.REMOVE: frozenset({Reason.EXPIRED, Reason.CORRUPT, Reason.STALE_PARTIAL}) | EVICTION_REASONS,
     Verdict.HOLD: HOLD_REASONS,
     Verdict.FOREIGN: frozenset({Reason.FOREIGN_NAME, Reason.NOT_A_FILE}),
 }
@@ -159,6 +163,8 @@ WHAT_NEXT: dict[Reason, str] = {
     Reason.USER_APPEARED: "the next pass looks again",
     Reason.IN_QUARANTINE: "`basekeeper quarantine restore` puts it back; it is purged at its due time",
     Reason.EXPIRED: "it goes in the next pass with mode: Enforce; spec.pinnedImages would keep it",
+    Reason.CORRUPT: "it goes in the next pass with mode: Enforce; where it is needed after that, have nova fetch the "
+    "image again, or put the file back with `basekeeper quarantine restore` if it is the last copy",
     Reason.STALE_PARTIAL: "it goes in the next pass with mode: Enforce",
     Reason.PRESSURE: "it goes in the next pass with mode: Enforce; spec.pinnedImages or room on the disk would keep it",
     Reason.OVER_BUDGET: "it goes in the next pass with mode: Enforce; spec.pinnedImages or a larger maxCacheBytes "
