@@ -111,9 +111,11 @@ def _cache(where: str) -> tuple[Panel, ...]:
         ),
         _graph(
             "Files by verdict and reason",
-            "Why each file is still there; docs/evidence.md says what each reason means.",
+            "Why each file is still there; docs/evidence.md says what each reason means. And bases whose content is "
+            "not known to be whole (docs/integrity.md): pending ones have no baseline yet.",
             "short",
             Query(f"sum by (verdict, reason) (basekeeper_files{{{where}}}) > 0", "{{verdict}}: {{reason}}"),
+            Query(f'sum by (state) (basekeeper_integrity_files{{{where}, state!="whole"}}) > 0', "content: {{state}}"),
             stacked=True,
         ),
         _graph(
@@ -242,12 +244,18 @@ def node() -> Dashboard:
     # The controller may run on this node as well.
     own = "and on (cluster, namespace, pod) basekeeper_interval_seconds"
     agent = (
-        _graph("Memory of the agent", "Resident.", "bytes",
-               Query(f"max(process_resident_memory_bytes{{{_NODE}}} {own})", "memory")),
-        _graph("Processor time of the agent", "Seconds in the second.", "short",
-               Query(f"sum(rate(process_cpu_seconds_total{{{_NODE}}}[$__rate_interval]) {own})", "processor")),
-        _graph("Orders", "Time between passes by the policy in force, and its generation; 0: none. And whether a "
-               "maintenance window is open, or the policy has none to wait for (1).", "short",
+        _graph("Memory of the agent", "Resident. And what it reads in a second to verify bases.", "bytes",
+               Query(f"max(process_resident_memory_bytes{{{_NODE}}} {own})", "memory"),
+               Query(f"sum(rate(basekeeper_verified_bytes_total{{{_NODE}}}[$__rate_interval]))", "read in a second")),
+        _graph("Processor time of the agent", "Seconds in the second. And those in which it verified bases, waiting "
+               "for maxBytesPerSecond included.", "short",
+               Query(f"sum(rate(process_cpu_seconds_total{{{_NODE}}}[$__rate_interval]) {own})", "processor"),
+               Query(f"sum(rate(basekeeper_verification_seconds_total{{{_NODE}}}[$__rate_interval]))", "verifying")),
+        _graph("Orders", "Time between passes by the policy in force, and its generation; 0: none. Whether a "
+               "maintenance window is open, or the policy has none to wait for (1). And for how many hours the least "
+               "recently verified base was not verified.", "short",
+               Query(f"(time() - min(basekeeper_oldest_verified_timestamp_seconds{{{_NODE}}} > 0)) / 3600",
+                     "hours since a verification"),
                Query(f"max(basekeeper_interval_seconds{{{_NODE}}})", "interval in seconds"),
                Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation"),
                Query(f"max(basekeeper_window_open{{{_NODE}}})", "window open")),

@@ -131,7 +131,7 @@ def _takes_no_more(told: NodeSettings, before: NodeSettings) -> bool:
     pins = _pinned(told) >= _pinned(before)
     cached = told.cached_only is CachedOnly.KEEP or before.cached_only is CachedOnly.REMOVE
     paced = told.interval >= before.interval
-    ages = ages and _evicts_no_more(told, before)
+    ages = ages and _evicts_no_more(told, before) and (told.integrity is None or before.integrity is not None)
     rules = (before.quarantine.drain is None, ages, limits, size, pins, cached, paced, _waives_no_more(told, before))
     return all(rules)
 

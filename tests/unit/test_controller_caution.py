@@ -45,6 +45,7 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
         {"ignoreWindows": True, "lowPercent": 50, "highPercent": 60},
     ),
     "maxCacheBytes": (None, "200Gi", "100Gi"),
+    "integrity": (None, {}),
     "acknowledged": ([], [{"path": "a", "reason": "r"}], [{"path": p, "reason": "r"} for p in "ab"]),
     "sharedStorage.mode": ("Refuse",),
     "maintenanceWindows": ([NIGHT | {"duration": "1h"}], [NIGHT], [NIGHT, WEEKEND], []),

@@ -126,7 +126,7 @@ def test_a_node_gets_only_its_own_acknowledged_paths() -> None:
 
 
 def test_a_node_s_object_names_its_policy_and_generation_and_every_setting() -> None:
-    given = policy(mode="Audit", generation=7, pressure={}, maxCacheBytes="1Gi")
+    given = policy(mode="Audit", generation=7, pressure={}, maxCacheBytes="1Gi", integrity={})
     cluster = Cluster(given, nodes=["a"])
     cluster.reconcile()
     told = cluster.specs["a"]

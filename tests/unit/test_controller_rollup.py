@@ -196,13 +196,15 @@ def test_the_worst_five_hundred_are_told_and_all_are_counted() -> None:
 def test_sums_are_of_all_nodes_that_follow_the_policy() -> None:
     cluster = audited(3)
     sizes = {"bytes": 2**31, "files": 3, "reclaimableBytes": 2**30, "quarantinedBytes": 5, "quarantinedFiles": 2}
-    cluster.report(cache=sizes | {"reclaimableFiles": 1, "reclaimedBytes": 7})
+    damaged = {"corruptFiles": 2, "corruptInUse": 1}
+    cluster.report(cache=sizes | {"reclaimableFiles": 1, "reclaimedBytes": 7}, integrity=damaged)
     assert told(cluster)["totals"] == {
         "cacheBytes": 3 * 2**31,
         "cacheFiles": 9,
         "reclaimableBytes": 3 * 2**30,
         "quarantinedBytes": 15,
         "quarantinedFiles": 6,
+        "corruptFiles": 6,
         "reclaimedBytes": 21,
     }
     assert told(cluster)["reclaimable"] == "3.0 GiB"

@@ -38,10 +38,11 @@ FIELDS = {
     *("rollout.maxNodesPerInterval", "quarantine.drain", "quarantine.retention", "acknowledged", "acknowledged[].node"),
     *("acknowledged[].path", "acknowledged[].reason", "acknowledged[].until", "sharedStorage.mode"),
     *("pressure.highPercent", "pressure.lowPercent", "pressure.minimumAge", "pressure.ignoreWindows", "maxCacheBytes"),
+    *("integrity.interval", "integrity.maxBytesPerSecond", "integrity.algorithm"),
     *("maintenanceWindows[].schedule", "maintenanceWindows[].duration", "maintenanceWindows[].timeZone"),
 }
 """The fields of a policy in this release: those of the design without the ones whose function comes later."""
-LATER = ("touchInUse", "integrity", "retiredHosts", "Coordinate")
+LATER = ("touchInUse", "retiredHosts", "Coordinate")
 
 
 @pytest.mark.parametrize("name", sorted(manifests()))
@@ -197,6 +198,7 @@ FULL: dict[str, Any] = {
     "quarantine": {"retention": "0s", "drain": "Restore"},
     "pressure": {"highPercent": 90, "lowPercent": 80, "minimumAge": "10m", "ignoreWindows": True},
     "maxCacheBytes": "200Gi",
+    "integrity": {"interval": "1h", "maxBytesPerSecond": "100M", "algorithm": "SHA256"},
     "acknowledged": [{"node": "n", "path": "a/disk", "reason": "gone", "until": "2027-01-01T00:00:00Z"}],
     "sharedStorage": {"mode": "Refuse"},
     "maintenanceWindows": [{"schedule": "30 1 * * SAT,SUN", "duration": "4h", "timeZone": "Europe/Berlin"}],

@@ -161,7 +161,7 @@ SAID = {
         "[DEFAULT]\nremove_unused_minimum_age_seconds = 5",
         "only development versions of early 2012 read it",
     ),
-    "checksums": ("[libvirt]\nchecksum_base_images = true", "Icehouse to Stein read it; checks of the files' content"),
+    "checksums": ("[libvirt]\nchecksum_base_images = true", "Icehouse to Stein read it; spec.integrity is"),
     "what the hand-over needs": ("", "hand-over: before Enforce, set [image_cache] remove_unused_base_images = false"),
     "a manager that never ran": (IC + "manager_interval = -1", "neither touches the bases that it uses nor registers"),
     "no locks": ("[oslo_concurrency]\ndisable_process_locking = 1", "do not use Enforce before locking is on again"),

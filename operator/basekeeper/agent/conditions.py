@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from basekeeper.cache.names import display
 from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import Outcome, Report
 from basekeeper.cache.verdicts import Reason, Verdict
+from basekeeper.cache.wholeness import Flaw
 from basekeeper.resources.conditions import Condition, NodeCondition, Said, Status, Why, settle
 from basekeeper.resources.node_image_cache import NodeStatus
 
@@ -27,6 +29,7 @@ def of_pass(report: Report, before: Mapping[str, Any]) -> list[Said | Condition]
             _libvirt(report),
             _shared(report),
             _disk_pressure(report),
+            _integrity(report),
             _breaker(report),
             _holding(report),
         ]
@@ -75,6 +78,23 @@ _UNDER_PRESSURE: dict[PressureState, Reason | Why] = {
     PressureState.OVER_BUDGET: Reason.OVER_BUDGET,
     PressureState.NOT_OURS: Why.PRESSURE_NOT_OURS,
 }
+
+
+def _integrity(report: Report) -> Said:
+    kind, known = NodeCondition.INTEGRITY_VERIFIED, report.wholeness
+    if known is not None and known.findings:
+        corrupt = [item for item in known.findings if item.flaw is Flaw.CORRUPT]
+        first = next((item for item in corrupt if item.identity in known.in_use), (corrupt or known.findings)[0])
+        use = " (in use)" if first.identity in known.in_use else ""
+        more = f"; and {len(known.findings) - 1} more" if len(known.findings) > 1 else ""
+        message = f"{display(first.name)}{use}: {first.message}{more}"
+        return Said(kind, Status.FALSE, Reason.CORRUPT if corrupt else Why.UNREADABLE, message)
+    if known is None or report.policy.integrity is None:
+        return _unknown(kind, Why.NOT_VERIFIED, "the policy has no integrity, so nothing is verified")
+    if waiting := (*known.pending, *known.overdue):
+        more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+        return _unknown(kind, Why.NOT_READ_YET, f"{waiting[0]}{more} not read yet, or not for two intervals")
+    return Said(kind, Status.TRUE, Why.VERIFIED, f"{known.verified} bases are whole")
 
 
 def _breaker(report: Report) -> Said:

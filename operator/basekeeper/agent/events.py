@@ -18,6 +18,7 @@ from basekeeper.cache.acts import Action
 from basekeeper.cache.amounts import format_size
 from basekeeper.cache.report import Report, Row
 from basekeeper.cache.verdicts import Reason
+from basekeeper.cache.wholeness import Flaw
 from basekeeper.cluster.api import Api, ApiError
 from basekeeper.cluster.kinds import EVENTS
 from basekeeper.resources.conditions import NodeCondition, Status, Why
@@ -38,6 +39,7 @@ class EventReason(StrEnum):
     RESTORED = "BaseImagesRestored"
     HELD = "RemovalHeld"
     PRESSURE_NOT_OURS = "PressureNotOurs"
+    CORRUPT = "BaseImageCorrupt"
     BREAKER_OPENED = "BreakerOpened"
     BREAKER_CLOSED = "BreakerClosed"
 
@@ -48,6 +50,7 @@ MEANING: dict[EventReason, str] = {
     "have been removed then; normal where `quarantine.drain` put them back",
     EventReason.HELD: "something began to hold removals or purges that will not end by itself",
     EventReason.PRESSURE_NOT_OURS: "the disk passed `pressure.highPercent`, and nothing in the cache may go",
+    EventReason.CORRUPT: "verification found bases that changed since their baseline; told once of each",
     EventReason.BREAKER_OPENED: "the evidence itself cannot be trusted; nothing is removed until that is over",
     EventReason.BREAKER_CLOSED: "that is over",
 }
@@ -65,7 +68,7 @@ class Event:
 
 def of_pass(report: Report, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
     """What to tell of a pass, from its report and the status before and after it."""
-    said = [*_acts(report)]
+    said = [*_acts(report), *_corrupt(before, after)]
     held = _condition(after, NodeCondition.HOLDING)
     if held.get("status") == Status.TRUE and held.get("reason") not in _QUIET:
         known = _condition(before, NodeCondition.HOLDING)
@@ -101,6 +104,27 @@ def _pressure(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event
     if now.get("reason") != Why.PRESSURE_NOT_OURS or was.get("reason") == Why.PRESSURE_NOT_OURS:
         return []
     return [Event(EventReason.PRESSURE_NOT_OURS, now["message"], warning=True)]
+
+
+def _corrupt(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
+    """Findings that are newer than all that was told: one that comes back to a list that was cut is none."""
+    known = {(item.get("time", ""), item.get("name")) for item in _findings(before)}
+    latest = max((time for time, _ in known), default="")
+    new = [item for item in _findings(after) if item["time"] >= latest and (item["time"], item["name"]) not in known]
+    corrupt = [item for item in new if item["kind"] == Flaw.CORRUPT]
+    if not corrupt:
+        return []
+    told = "; ".join(map(_where, corrupt[:_NAMED]))
+    return [Event(EventReason.CORRUPT, f"{_files(len(corrupt))} changed since its baseline: {told}", warning=True)]
+
+
+def _where(finding: Mapping[str, Any]) -> str:
+    at = f" at byte {finding['offset']}" if "offset" in finding else ""
+    return f"{finding['name']}{at}{', in use' if finding.get('inUse') else ''}"
+
+
+def _findings(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (status.get("integrity") or {}).get("findings") or ()
 
 
 def _breaker(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:

@@ -20,6 +20,7 @@ from basekeeper.cache.report import CacheState, Outcome, Report, Row
 from basekeeper.cache.settings import Mode, Policy
 from basekeeper.cache.storage import Capacity
 from basekeeper.cache.verdicts import AGAINST, EVICTION_REASONS, HOLD_REASONS, REASONS, RESTORE_REASONS, Reason
+from basekeeper.cache.wholeness import State
 from basekeeper.cluster.metrics import ProgramMetrics
 
 _PHASES = ("observe", "judge", "act")
@@ -163,6 +164,23 @@ class Metrics(ProgramMetrics):
         self._available = self.gauge(
             "basekeeper_filesystem_available_bytes", "what an ordinary user may still write there"
         )
+        self._integrity = self.gauge(
+            "basekeeper_integrity_files",
+            "bases in the cache by what is known of their content: `pending` has no baseline yet, `corrupt` and "
+            "`corrupt_in_use` changed since theirs, `unreadable` could not be read",
+            {"state": State},
+        )
+        self._oldest = self.gauge(
+            "basekeeper_oldest_verified_timestamp_seconds",
+            "when the least recently verified base that has a baseline was verified; 0 while none has one",
+        )
+        self._verified_bytes = self.counter(
+            "basekeeper_verified_bytes_total", "bytes that were read to verify bases; holes are not read"
+        )
+        self._verification_seconds = self.counter(
+            "basekeeper_verification_seconds_total",
+            "time that this took, waiting for `maxBytesPerSecond` included",
+        )
         self._pressure = self.gauge(
             "basekeeper_pressure",
             "1 for how the last pass found disk and budget, 0 for the other states; all 0 while the policy has neither "
@@ -181,6 +199,11 @@ class Metrics(ProgramMetrics):
         self._window.set_function(lambda: float(policy is not None and windows.is_open(policy.windows, time.time())))
         if policy is None:
             self.policy_generation.set(0)
+
+    def count_verified(self, read: int, seconds: float) -> None:
+        """Count what was read to verify bases, and how long that took."""
+        self._verified_bytes.inc(read)
+        self._verification_seconds.inc(seconds)
 
     def count_pass(self, report: Report, capacity: Capacity | None) -> None:
         """Count one pass, and show what it saw; `capacity` is that of the cache's file system, if it could be asked."""
@@ -242,6 +265,10 @@ class Metrics(ProgramMetrics):
         target, evictable = self._pressure_bytes
         target.set(0 if relief is None else relief.target)
         evictable.set(0 if relief is None else relief.evictable)
+        known = report.wholeness
+        for condition in State:
+            self._integrity.labels(condition).set(0 if known is None else known.count(condition))
+        self._oldest.set(0 if known is None else known.oldest_verified_at or 0)
         self._breaker.set(bool(report.anomalies))
         self._libvirt.set(report.libvirt_failure is None)
 

@@ -32,6 +32,7 @@ from .metrics import Metrics
 from .orders import Order, Orders
 from .reporting import Reporter
 from .schedule import Schedule
+from .verifying import Verifying
 
 _log = logging.getLogger(__name__)
 _BUSY_RETRY = 45.0
@@ -97,6 +98,7 @@ class Agent:
         self._refused: str | None = None
         """Why the own object could not be read although the API server answered."""
         self._disk = DiskWatch(setup.host, setup.disk_check)
+        self._verifying = Verifying(setup.host, self._metrics.count_verified, self._found)
         self._acting = False
         self._beat = time.monotonic()
         subject = Subject(NODE_CACHES, self._hear, field_selector=f"metadata.name={setup.host.node}")
@@ -116,6 +118,7 @@ class Agent:
         self._probes.start()
         self._watch.start()
         self._passes.start()
+        self._verifying.start()
         while not stop.wait(1.0) and self._passes.is_alive():
             pass
         _log.info("stopping: a pass that is under way ends between two files")
@@ -123,6 +126,7 @@ class Agent:
         with self._mail.changed:
             self._mail.changed.notify_all()
         self._see_off()
+        self._verifying.stop(_LAST_WORDS)
         self._watch.stop()
         self._probes.stop()
         if not stop.is_set():
@@ -206,6 +210,7 @@ class Agent:
         """One turn: ask, act, tell."""
         order = self._ask()
         self._metrics.show_order(order.policy, order.interval)
+        self._verifying.told(order.policy)
         if order.policy is None:
             self._disk.passed(None, None)
             self._idle(order)
@@ -273,7 +278,8 @@ class Agent:
 
         self._acting = True
         try:
-            return engine.run(self._host, policy, progress, stop=self._should_stop)
+            with self._verifying.paused():
+                return engine.run(self._host, policy, progress, stop=self._should_stop)
         except engine.Busy as busy:
             _log.info("%s", busy)
             return None
@@ -281,6 +287,12 @@ class Agent:
             return Report("Pass", self._host.node, time.time(), policy, error=str(error))
         finally:
             self._acting = False
+
+    def _found(self) -> None:
+        """Verification found something out: a pass soon tells of it, and acts on it."""
+        with self._mail.changed:
+            self._mail.told = True
+            self._mail.changed.notify_all()
 
     def _should_stop(self) -> bool:
         return self._stopping.is_set() or self._mail.brake

@@ -22,10 +22,11 @@ from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Host
 from basekeeper.cache.storage import Capacity
 from basekeeper.cache.verdicts import USE_REASONS, Verdict
+from basekeeper.cache.wholeness import Finding, State, Wholeness
 from basekeeper.resources import maintenance_window
 from basekeeper.resources.conditions import Condition, Said
 from basekeeper.resources.fields import MOST_BYTES, moment
-from basekeeper.resources.node_image_cache import MAX_FILES, MAX_HOLDS, NodeStatus
+from basekeeper.resources.node_image_cache import MAX_DIGESTS, MAX_FILES, MAX_FINDINGS, MAX_HOLDS, NodeStatus
 from basekeeper.resources.quantities import timestamp
 
 from . import conditions
@@ -33,7 +34,7 @@ from .orders import Order
 
 BUDGET = 8192
 """Bytes that the whole object should stay under."""
-_OVERHEAD = 1430
+_OVERHEAD = 1510
 """Of these: metadata and what the server keeps about field managers, as measured, but for two times the name."""
 _MORE = 160
 """Bytes that an object has beside metadata that was read, spec and status."""
@@ -41,6 +42,8 @@ _LEAST = 2600
 """Bytes for the status, however large the spec is."""
 _LISTS = 1800
 """Bytes that messages leave to holds and files."""
+_FILES = 1200
+"""Bytes that digests leave to files."""
 _MESSAGES = (512, 240, 120, 60)
 """Bytes of a message: the first of these with which there is room for the lists."""
 _PATH, _NAME, _HOLD = 512, 255, 240
@@ -49,7 +52,17 @@ _NOT_NEWS_OF_A_PASS = ("time", "seconds")
 _NOT_NEWS_OF_PRESSURE = ("targetBytes",)
 _STEPS = 100
 """A file system's figures count as changed when they moved by one of so many parts of its size."""
-_OF_THE_CACHE = ("cache", "reclaimable", "fileSystem", "pressure", "holds", "holdsTruncated", "files", "filesTruncated")
+_OF_THE_CACHE = (
+    "cache",
+    "reclaimable",
+    "fileSystem",
+    "pressure",
+    "integrity",
+    "holds",
+    "holdsTruncated",
+    "files",
+    "filesTruncated",
+)
 
 
 def after_pass(
@@ -77,6 +90,8 @@ def after_pass(
         }
     if report.relief is not None:
         told["pressure"] = _pressure(report.relief)
+    if report.wholeness is not None:
+        told["integrity"] = _integrity(report.wholeness)
     told["holds"] = [_hold(hold) for hold in report.holds]
     told["files"] = [_file(row) for row in sorted(report.rows, key=_notability)]
     return _fitted(told, order, host)
@@ -104,6 +119,8 @@ def _news(told: Mapping[str, Any]) -> dict[str, Any]:
         news["lastPass"] = {key: value for key, value in news["lastPass"].items() if key not in _NOT_NEWS_OF_A_PASS}
     if "fileSystem" in news:
         news["fileSystem"] = {key: value for key, value in news["fileSystem"].items() if key != "availableBytes"}
+    if "integrity" in news:
+        news["integrity"] = {key: value for key, value in news["integrity"].items() if key != "oldestVerifiedTime"}
     if "pressure" in news:
         news["pressure"] = {key: value for key, value in news["pressure"].items() if key not in _NOT_NEWS_OF_PRESSURE}
     return news
@@ -187,6 +204,32 @@ def _pressure(relief: Relief) -> dict[str, Any]:
     }
 
 
+def _integrity(known: Wholeness) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "verifiedFiles": known.verified,
+        "baselinedFiles": len(known.baselines),
+        "pendingFiles": known.count(State.PENDING),
+        "corruptFiles": known.count(State.CORRUPT, State.CORRUPT_IN_USE),
+        "corruptInUse": known.count(State.CORRUPT_IN_USE),
+        "unreadableFiles": known.count(State.UNREADABLE),
+        "findings": [_finding(item, known) for item in known.findings[:MAX_FINDINGS]],
+        "digests": dict(known.digests),
+    }
+    if known.oldest_verified_at is not None:
+        told["oldestVerifiedTime"] = timestamp(known.oldest_verified_at)
+    return told
+
+
+def _finding(finding: Finding, known: Wholeness) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "name": _brief(display(finding.name), _NAME),
+        "kind": finding.flaw.value,
+        "inUse": finding.identity in known.in_use,
+        "time": timestamp(finding.found_at),
+    }
+    return told | ({"offset": _bytes(finding.offsets[0])} if finding.offsets else {})
+
+
 def _bytes(count: int) -> int:
     """A number of bytes as the resource can hold it: some network file systems claim to be larger."""
     return min(max(0, count), MOST_BYTES)
@@ -249,6 +292,9 @@ def _fitted(told: dict[str, Any], order: Order, host: Host) -> dict[str, Any]:
     told = {key: value for key, value in told.items() if value is not None}
     holds: Sequence[Any] = told.pop("holds", [])
     files: Sequence[Any] = told.pop("files", [])
+    digests = dict((told.get("integrity") or {}).get("digests") or {})
+    if digests:
+        told["integrity"] = {**told["integrity"], "digests": {}}
     more_holds, more_files = told.pop("holdsTruncated", False), told.pop("filesTruncated", False)
     # Beside what an earlier pass saw, which was cut to its own room, the room would say something else each time.
     lengths = _MESSAGES if "error" not in told.get("lastPass", {}) else _MESSAGES[2:]
@@ -258,6 +304,9 @@ def _fitted(told: dict[str, Any], order: Order, host: Host) -> dict[str, Any]:
     holds = [{**hold, "message": _brief(hold["message"], min(most, _HOLD))} for hold in holds]
     room -= _length(made)
     some_holds, room = _as_many(holds, MAX_HOLDS, max(room // 2, _length(holds[:1])), room)
+    some_digests, room = _as_many([*digests.items()], MAX_DIGESTS, room - _FILES, room)
+    if some_digests:
+        made["integrity"] = {**made["integrity"], "digests": dict(some_digests)}
     some_files, _ = _as_many(files, MAX_FILES, room, room)
     made |= {
         "holds": some_holds,

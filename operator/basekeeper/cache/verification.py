@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from . import handles, inventory, ledger_file, locks, processes
+from . import handles, inventory, ledger_file, locks, priority, processes, windows
 from .baselines import Baselines, Reading
 from .contents import candidates
 from .files import DIRECTORY, NotAFile, open_quietly, why
@@ -34,6 +34,7 @@ _MOST_UNREADABLE = 8
 _TICK = 0.2
 _CREDIT = 1.0
 """Seconds of the rate that may be made up for after a slow moment."""
+_LONGEST_IN_RUN = 60.0
 _TRY_AGAIN = 60.0
 """Seconds after which a file is asked about again that was not quiet."""
 
@@ -68,6 +69,8 @@ class Verified:
     root: str | None = None
     """`<ALGORITHM>:<size>:<digest>`, for a file that is whole."""
     finding: Finding | None = None
+    ends_finding: bool = False
+    """It is whole, and had been found wrong before."""
 
     @property
     def is_news(self) -> bool:
@@ -92,9 +95,35 @@ class Pace:
             time.sleep(min(left, _TICK))
 
 
-def may_verify(policy: Policy) -> bool:
-    """Whether the policy has bases verified at this moment."""
-    return policy.integrity is not None and not policy.suspend
+def may_verify(policy: Policy, now: float) -> bool:
+    """Whether the policy has bases verified at this moment, Unix seconds."""
+    return policy.integrity is not None and not policy.suspend and windows.is_open(policy.windows, now)
+
+
+def within_run(host: Host, policy: Policy, stop: Stop) -> None:
+    """Verify what is due, for at most a minute: what a command does that is called again and again.
+
+    Raises OSError, LedgerError, Unobservable.
+    """
+    setting = policy.integrity
+    if setting is None or not may_verify(policy, time.time()):
+        return
+    ends = time.monotonic() + _LONGEST_IN_RUN
+
+    def over() -> bool:
+        return stop() or time.monotonic() >= ends or not may_verify(policy, time.time())
+
+    verifier = Verifier(
+        host,
+        setting,
+        stop=over,
+        told=lambda *_: None,
+        rate=setting.max_bytes_per_second,
+        oldest=setting.interval,
+    )
+    with priority.idle():
+        for _ in verifier.due():
+            pass
 
 
 class Verifier:
@@ -290,11 +319,13 @@ class Verifier:
         if baseline.algorithm is reading.algorithm and contents.digests(reading.identity) != reading.digests:
             # Another program took it meanwhile, of another content.
             return Verified(reading.name, Outcome.PENDING, "its baseline was taken while it was read", reading.size)
+        known = reading.identity in contents.known().findings
         contents.found_whole(reading.identity, reading.began_at)
         if baseline.algorithm is not reading.algorithm:
             baseline = replace(_baseline_of(reading), taken_at=baseline.taken_at)
             contents.take(baseline, reading.digests)
-        return Verified(reading.name, Outcome.WHOLE, "as its baseline", reading.size, root=_text_of(baseline))
+        whole = Verified(reading.name, Outcome.WHOLE, "as its baseline", reading.size, root=_text_of(baseline))
+        return replace(whole, ends_finding=known)
 
     def _give_up(self, base: Base, reading: Reading, read: int) -> Verified:
         """The file is not what it was when it was opened: what was read of it says nothing."""

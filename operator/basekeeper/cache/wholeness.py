@@ -102,13 +102,14 @@ class Wholeness:
     states: Mapping[State, int]
     verified: int
     """Files found whole within two intervals."""
-    baselined: int
     oldest_verified_at: float | None
     """Of the files that have a baseline: when the least recently verified one was."""
     findings: tuple[Finding, ...]
     """The latest first."""
     in_use: frozenset[str]
     """Identities of corrupt files that something uses."""
+    baselines: Mapping[bytes, Baseline]
+    """By name."""
     digests: Mapping[str, str]
     """`<ALGORITHM>:<size>:<digest>` of the originals that are whole, by name."""
     overdue: tuple[str, ...] = ()
@@ -159,7 +160,7 @@ def summed(
     states: Counter[State] = Counter()
     findings: dict[str, Finding] = {}
     in_use, digests, overdue, pending = set(), {}, [], []
-    verified_at = []
+    baselines: dict[bytes, Baseline] = {}
     for name, identity, original in sorted(files):
         baseline, finding = known.baselines.get(identity), known.findings.get(identity)
         state = _state(baseline, finding, in_use=name in used)
@@ -172,7 +173,7 @@ def summed(
             pending.append(display(name))
         if baseline is None:
             continue
-        verified_at.append(baseline.verified_at)
+        baselines[name] = baseline
         if state is State.WHOLE and original:
             digests[display(name)] = f"{baseline.algorithm}:{baseline.size}:{baseline.root}"
         if state is State.WHOLE and now - baseline.verified_at > OVERDUE * interval:
@@ -180,10 +181,10 @@ def summed(
     return Wholeness(
         states=dict(states),
         verified=states[State.WHOLE] - len(overdue),
-        baselined=len(verified_at),
-        oldest_verified_at=min(verified_at, default=None),
+        oldest_verified_at=min((item.verified_at for item in baselines.values()), default=None),
         findings=tuple(sorted(findings.values(), key=lambda item: (-item.found_at, item.name))),
         in_use=frozenset(in_use),
+        baselines=baselines,
         digests=digests,
         overdue=tuple(overdue),
         pending=tuple(pending),

@@ -17,6 +17,7 @@ from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
 from .import_nova_conf import import_nova_conf
 from .passes import plan, run
+from .verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,7 @@ def common(
 app.command()(plan)
 app.command()(run)
 app.command()(explain)
+app.command()(verify)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(hold.app, name="hold")
 app.command()(adopt)

@@ -8,10 +8,12 @@ from typing import Any
 import yaml
 
 from basekeeper.cache.evidence import QuarantineEntry
+from basekeeper.cache.names import display
 from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Policy
+from basekeeper.cache.wholeness import State, Wholeness
 from basekeeper.resources import maintenance_window
 from basekeeper.resources.quantities import timestamp
 
@@ -62,6 +64,8 @@ def of_report(report: Report) -> dict[str, Any]:
             "observeBy": {part.value: round(spent, 4) for part, spent in seconds.by_part.items()},
         },
     }
+    if report.wholeness is not None:
+        document["integrity"] = _of_wholeness(report.wholeness)
     if report.window is not None:
         document["window"] = maintenance_window.told(report.window)
     if report.error:
@@ -87,6 +91,24 @@ def of_relief(relief: Relief, policy: Policy) -> dict[str, Any]:
         "cacheBytes": relief.cache_bytes,
         "targetBytes": relief.target,
         "evictableBytes": relief.evictable,
+    }
+
+
+def _of_wholeness(known: Wholeness) -> dict[str, Any]:
+    return {
+        "files": {state.value: known.count(state) for state in State},
+        "verified": known.verified,
+        "findings": [
+            {
+                "name": display(item.name),
+                "kind": item.flaw.value,
+                "inUse": item.identity in known.in_use,
+                "message": item.message,
+                "offsets": list(item.offsets),
+                "foundAt": timestamp(item.found_at),
+            }
+            for item in known.findings
+        ],
     }
 
 

@@ -16,6 +16,7 @@ from basekeeper.cache.plan import unknown_about
 from basekeeper.cache.report import Acts, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
+from basekeeper.cache.wholeness import Finding, Wholeness
 from basekeeper.resources.quantities import timestamp
 
 from . import document, tables
@@ -54,11 +55,11 @@ def explain(
     if "" in words:
         raise UsageError("explain: a name is empty; give file names, image ids or instance ids")
     try:
-        _, look = engine.judge_now(host, policy)
+        report, look = engine.judge_now(host, policy)
     except engine.PassFailed as error:
         raise CommandFailed(str(error)) from error
     rows = (*rows_of(look.plan, Acts()), *_waiting(look))
-    found = [_Explained(row, _evidence(look, row)) for word in words for row in _matching(word, rows)]
+    found = [_Explained(row, _evidence(look, row, report.wholeness)) for word in words for row in _matching(word, rows)]
     form = o.output(output)
     if form is o.Output.TABLE:
         for item in found:
@@ -114,7 +115,7 @@ def _absent(word: str, look: Look) -> str:
     return f"{shown}: no file of that name or image is cached or quarantined, and no instance of that id uses one"
 
 
-def _evidence(look: Look, row: Row) -> tuple[str, ...]:
+def _evidence(look: Look, row: Row, known: Wholeness | None) -> tuple[str, ...]:
     """Each thing that speaks for or against the file, in the order in which judgement asks."""
     usage, memory = look.usage, look.memory
     name: Name = parse(from_display(row.name))
@@ -136,6 +137,7 @@ def _evidence(look: Look, row: Row) -> tuple[str, ...]:
         lines.append(f"no age counts from before {timestamp(memory.ages_since)}")
     if (pin := memory.pins.get(name.raw)) is not None:
         lines.append(f"pinned by hand until {timestamp(pin)}")
+    lines += _content(known, name) if row.entry is None else []
     lines += [f"unknown: {item.message}" for item in unknown_about(name, usage.unknown)]
     lines += _under_pressure(look, name, row)
     if not row.users and row.verdict is not Verdict.FOREIGN and not unknown_about(name, usage.unknown):
@@ -151,6 +153,32 @@ def _under_pressure(look: Look, name: Name, row: Row) -> list[str]:
     place = f"it is number {relief.order.index(name.raw) + 1} of {len(relief.order)} that may go, by their last use"
     when = "goes" if name.raw in relief.evicted else "would go at once"
     return [f"for want of room it {when} before its own age: {place}"]
+
+
+def _content(known: Wholeness | None, name: Name) -> list[str]:
+    """What verification knows of a file in the cache."""
+    if known is None or not name.is_final:
+        return []
+    lines = []
+    baseline = known.baselines.get(name.raw)
+    if baseline is None:
+        lines.append("it has no baseline yet, so nobody can say whether its content changed")
+    else:
+        lines.append(
+            f"baseline taken {timestamp(baseline.taken_at)}, last found whole {timestamp(baseline.verified_at)} "
+            f"({baseline.algorithm} {baseline.root})"
+        )
+    lines += [
+        f"{finding.flaw} since {timestamp(finding.found_at)}: {finding.message}{_places(finding)}"
+        for finding in known.findings
+        if finding.name == name.raw
+    ]
+    return lines
+
+
+def _places(finding: Finding) -> str:
+    offsets = finding.offsets
+    return f" (bytes {', '.join(map(str, offsets))})" if len(offsets) > 1 else ""
 
 
 def _document(item: _Explained) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from basekeeper.cache import engine
+from basekeeper.cache import engine, verification
+from basekeeper.cache.evidence import Note
 from basekeeper.cache.report import Outcome, Report
 from basekeeper.cache.settings import Host, Policy
 
@@ -32,14 +34,28 @@ def run(host: Host, policy: Policy, output: o.OutputFormat = None) -> None:
     """Make one pass, which acts as the policy's mode allows.
 
     Audit (without a policy too) reports, and puts back what was removed and is needed. Enforce also removes what
-    may go, into the quarantine, and purges what has been there for its retention.
+    may go, into the quarantine, and purges what has been there for its retention. With `integrity` in the policy it
+    verifies bases after that, for at most a minute; the next pass says, and acts on, what that found.
 
     Exit status: 0 done, 1 failed, 2 wrong use or a bad policy, 3 done but something was held.
     """
     with interrupts.between_files() as stop:
         with progress_shown() as progress:
             made = _attempt(lambda: engine.run(host, policy, progress, stop=stop), "Pass", host, policy)
+            if not made.error and not stop():
+                made = _verified(made, host, policy, progress, stop)
         _end(made, o.output(output), stop)
+
+
+def _verified(made: Report, host: Host, policy: Policy, progress: engine.Progress, stop: engine.Stop) -> Report:
+    """Verify a little after a pass; what fails there is told with the pass, and ends nothing."""
+    progress("verifying", 0, 1)
+    try:
+        with engine.failures():
+            verification.within_run(host, policy, stop)
+    except engine.PassFailed as error:
+        return replace(made, notes=(*made.notes, Note("NotVerified", f"bases could not be verified: {error}")))
+    return made
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def print_entries(entries: Sequence[QuarantineEntry]) -> None:
     if not entries:
         out.print("the quarantine is empty")
         return
-    table = _table("name", "kind", "bytes", "removed", "due", "why", "entry")
+    table = plain_table("name", "kind", "bytes", "removed", "due", "why", "entry")
     for entry in entries:
         table.add_row(
             escape(str(entry.name)),
@@ -100,11 +100,11 @@ def span(seconds: float | None) -> str:
 
 
 def _files(rows: Sequence[Row]) -> Table:
-    table = _table("name", "kind", "verdict", "reason", "unused", "bytes", "why")
+    table = plain_table("name", "kind", "verdict", "reason", "unused", "bytes", "why")
     for row in rows:
         done = f" {row.action.value}" if row.action else ""
         table.add_row(
-            escape(_short(row.name)),
+            escape(short(row.name)),
             row.kind.value,
             Text(row.verdict.value + done, style=_STYLE[row.verdict]),
             row.reason.value,
@@ -121,7 +121,7 @@ def _when(row: Row) -> str:
     return f"{row.message} (in {span(max(0.0, row.removable_at - time.time()))})"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A hash takes the width of a terminal; its start and its suffix tell it as well."""
     if len(name) < 40 or "_" in name[:40] or "." in name[1:40]:
         return name
@@ -143,7 +143,8 @@ def _at(path: str | None) -> str:
     return f"{path}: " if path else ""
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """A table without lines, whose column `bytes` is one of numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         last = column == columns[-1]

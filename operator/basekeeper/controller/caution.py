@@ -13,6 +13,7 @@ from basekeeper.resources.maintenance_window import MaintenanceWindow
 from basekeeper.resources.node_image_cache import MAX_SHARERS, NodeSpec
 from basekeeper.resources.node_settings import (
     Acknowledged,
+    Integrity,
     Limits,
     MinimumAge,
     NodeSettings,
@@ -69,6 +70,11 @@ def _pressure(ours: Pressure | None, theirs: Pressure | None) -> Pressure | None
         minimum_age=max(ours.minimum_age, theirs.minimum_age),
         ignore_windows=ours.ignore_windows and theirs.ignore_windows,
     )
+
+
+def _integrity(ours: Integrity | None, theirs: Integrity | None) -> Integrity | None:
+    """Without it no file goes because it is corrupt; how often and how fast files are read removes none."""
+    return None if ours is None else theirs
 
 
 def _budget(ours: int | None, theirs: int | None) -> int | None:
@@ -136,6 +142,7 @@ SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "quarantine": _quarantine,
     "pressure": _pressure,
     "max_cache_bytes": _budget,
+    "integrity": _integrity,
     "acknowledged": _common_rows,
     "shared_storage": lambda ours, theirs: ours if ours.mode is SharedStorageMode.REFUSE else theirs,
     "maintenance_windows": _windows,

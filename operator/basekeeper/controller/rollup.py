@@ -121,6 +121,7 @@ def _status(
         "quarantinedBytes": _sum(caches, "quarantinedBytes", MOST_BYTES),
         "quarantinedFiles": _sum(caches, "quarantinedFiles", _MOST_FILES),
         "reclaimedBytes": _sum(caches, "reclaimedBytes", MOST_BYTES),
+        "corruptFiles": min(_MOST_FILES, sum(cache.said.corrupt_files for cache in caches)),
     }
     said = [
         _ready(policy, followers),

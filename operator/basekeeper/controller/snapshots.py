@@ -79,6 +79,7 @@ class Said:
     """When its evidence was judged, Unix seconds."""
     held_files: int = 0
     cache: Mapping[str, int] = field(default_factory=dict, hash=False)
+    corrupt_files: int = 0
     identity: str | None = None
     """Which directories it sees."""
 
@@ -205,6 +206,7 @@ def _said(status: Object) -> Said:
         last_pass=seconds(ran.get("time")),
         held_files=sum((ran.get("held") or {}).values()),
         cache={key: int(value) for key, value in (status.get("cache") or {}).items()},
+        corrupt_files=int((status.get("integrity") or {}).get("corruptFiles", 0)),
         identity=(status.get("fileSystem") or {}).get("identity"),
     )
 

@@ -79,7 +79,7 @@ def _option(group: str, name: str, kind: Kind, default: str | None, *older: Spel
 
 
 _CACHE_SINCE = "ussuri"
-_LATER_CHECKS = "checks of the files' content arrive in a later release of basekeeper"
+_CHECKS = "spec.integrity is basekeeper's check of the files' content"
 _ELSEWHERE = "not basekeeper's: it stays in nova.conf"
 _NO_QEMU_IMG = "basekeeper runs no qemu-img to look at disks"
 _RESCUE = "nova's cache manager does not know rescue images; basekeeper sees them in use by their disks"
@@ -154,25 +154,26 @@ PRECACHE = _option(
     "image_cache", "precache_concurrency", Kind.INT, "1",
     note="precaching stays nova's; a precached base that nothing uses goes at its minimum age",
 )  # fmt: skip
+CHECKSUMS = Option(
+    (
+        Spelling("libvirt", "checksum_base_images", since="icehouse", until="stein"),
+        Spelling("DEFAULT", "checksum_base_images", until="icehouse"),
+    ),
+    Kind.BOOL, "false", note=_CHECKS,
+)  # fmt: skip
+CHECKSUM_INTERVAL = Option(
+    (
+        Spelling("libvirt", "checksum_interval_seconds", since="icehouse", until="stein"),
+        Spelling("DEFAULT", "checksum_interval_seconds", since="grizzly", until="icehouse"),
+    ),
+    Kind.INT, "3600", note=_CHECKS,
+)  # fmt: skip
 
 OPTIONS = (
     MANAGER_INTERVAL, REMOVE, ORIGINAL_AGE, RESIZED_AGE, SUBDIRECTORY, STATE_PATH, INSTANCES_PATH, SNAPSHOTS, HOST,
     USE_COW, IMAGES_TYPE, NO_LOCKING, PERIODIC, EXTERNAL_PERIODIC, PERIODIC_INTERVAL, PRECACHE,
     Option((Spelling("DEFAULT", "use_image_cache_manager", since=None),), Kind.BOOL, "false"),
-    Option(
-        (
-            Spelling("libvirt", "checksum_base_images", since="icehouse", until="stein"),
-            Spelling("DEFAULT", "checksum_base_images", until="icehouse"),
-        ),
-        Kind.BOOL, "false", note=_LATER_CHECKS,
-    ),
-    Option(
-        (
-            Spelling("libvirt", "checksum_interval_seconds", since="icehouse", until="stein"),
-            Spelling("DEFAULT", "checksum_interval_seconds", since="grizzly", until="icehouse"),
-        ),
-        Kind.INT, "3600", note=_LATER_CHECKS,
-    ),
+    CHECKSUMS, CHECKSUM_INTERVAL,
     Option(
         (
             Spelling("libvirt", "image_info_filename_pattern", since="icehouse", until="stein"),

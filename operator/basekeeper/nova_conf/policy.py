@@ -18,6 +18,7 @@ from .reader import NovaConf, Setting, printable
 
 MIN_INTERVAL = 60
 MIN_AGE = 600
+MIN_VERIFICATION = 3600
 """Seconds; the floors of the custom resource, below which a cluster refuses the manifest."""
 
 
@@ -51,6 +52,7 @@ def convert(conf: NovaConf, name: str) -> Conversion:
     _interval(draft)
     _ages(draft)
     _cached_only(draft)
+    _integrity(draft)
     draft.warnings += conf.ignored()
     draft.notes += [*_places(conf), *_notes(conf)]
     return Conversion(_render(draft, name), tuple(draft.warnings))
@@ -144,6 +146,17 @@ def _cached_only(draft: _Draft) -> None:
         setting = cow if kind.value == "default" else kind
         why = f"as nova; no disk needs a base ({setting.origin}), Remove would free them and download them again"
     draft.add("cachedOnly: Keep", why)
+
+
+def _integrity(draft: _Draft) -> None:
+    """What nova's checksums did, on the releases that had them."""
+    wanted, every = draft.conf.get(options.CHECKSUMS), draft.conf.get(options.CHECKSUM_INTERVAL)
+    if not wanted.value:
+        return
+    raised = "" if every.number >= MIN_VERIFICATION else f"; raised from {every.number} s, 1h is the least"
+    draft.add("integrity:", wanted.origin)
+    draft.add(f"  interval: {_duration(max(every.number, MIN_VERIFICATION))}", every.origin + raised)
+    draft.notes.append("nova wrote a log line about a base that changed; basekeeper removes it if nothing uses it.")
 
 
 def _places(conf: NovaConf) -> Iterator[str]:

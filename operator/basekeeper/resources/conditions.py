@@ -47,6 +47,7 @@ class NodeCondition(StrEnum):
     LIBVIRT_REACHABLE = "LibvirtReachable"
     SHARED_STORAGE = "SharedStorage"
     DISK_PRESSURE = "DiskPressure"
+    INTEGRITY_VERIFIED = "IntegrityVerified"
     BREAKER_CLOSED = "BreakerClosed"
     HOLDING = "Holding"
 
@@ -121,6 +122,11 @@ NODE_MEANING: dict[NodeCondition, Meaning] = {
         "neither is so",
         f"{_NOT_SEEN}; or the policy has neither `pressure` nor `maxCacheBytes`",
     ),
+    NodeCondition.INTEGRITY_VERIFIED: Meaning(
+        "every base has a baseline and was found whole within two intervals of `integrity`",
+        "a base changed since its baseline, or could not be read; `status.integrity.findings` lists them",
+        f"{_NOT_SEEN}; or the policy has no `integrity`, or not every base has been read yet",
+    ),
     NodeCondition.BREAKER_CLOSED: Meaning(
         "no anomaly stands in the way of removals",
         "the evidence itself cannot be trusted, so that nothing is removed; the reason is one of the anomalies of "
@@ -175,6 +181,10 @@ class Why(StrEnum):
     PRESSURE_NOT_OURS = "PressureNotOurs"
     ROOM_ENOUGH = "RoomEnough"
     NO_MARKS = "NoMarks"
+    VERIFIED = "Verified"
+    UNREADABLE = "Unreadable"
+    NOT_READ_YET = "NotReadYet"
+    NOT_VERIFIED = "NotVerified"
     CLOSED = "Closed"
     NOTHING_HELD = "NothingHeld"
 
@@ -216,6 +226,10 @@ WHY_MEANING: dict[Why, str] = {
     Why.PRESSURE_NOT_OURS: "the file system is fuller than `pressure.highPercent`, and nothing in the cache may go",
     Why.ROOM_ENOUGH: "neither the file system nor the cache is fuller than the policy wants",
     Why.NO_MARKS: "the policy has neither `pressure` nor `maxCacheBytes`",
+    Why.VERIFIED: "every base was found whole",
+    Why.UNREADABLE: "a base could not be read, so that nobody knows whether it is whole",
+    Why.NOT_READ_YET: "a base has no baseline yet, or was not read within two intervals",
+    Why.NOT_VERIFIED: "the policy has no `integrity`",
     Why.CLOSED: "no anomaly",
     Why.NOTHING_HELD: "nothing is held",
 }

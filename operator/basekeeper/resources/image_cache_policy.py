@@ -231,6 +231,8 @@ class Totals(Strict):
     """Files that wait in the quarantines."""
     reclaimed_bytes: Bytes = 0
     """Bytes that purges have freed since the agents' ledgers began."""
+    corrupt_files: Count = 0
+    """Bases in the caches whose content is not that of their baseline."""
 
 
 class NodeRow(Strict):

@@ -14,6 +14,7 @@ from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import Outcome
 from basekeeper.cache.settings import Mode
 from basekeeper.cache.verdicts import Reason, Verdict
+from basekeeper.cache.wholeness import Flaw
 
 from .conditions import Condition
 from .fields import Bytes, Count, ImageId, NodeName, ObjectName, Omittable, Strict, Timestamp, omitted
@@ -22,6 +23,10 @@ from .node_settings import NodeSettings
 KIND = "NodeImageCache"
 MAX_FILES = 32
 """Entries of `status.files`."""
+MAX_FINDINGS = 5
+"""Entries of `status.integrity.findings`."""
+MAX_DIGESTS = 64
+"""Entries of `status.integrity.digests`."""
 MAX_HOLDS = 16
 """Entries of `status.holds`."""
 MAX_SHARERS = 8
@@ -142,6 +147,45 @@ class PressureReport(Strict):
     """Bytes that may go for it: what goes anyway, what waits in the quarantine, and unused files."""
 
 
+class FindingReport(Strict):
+    """A base with which something is wrong."""
+
+    name: Annotated[str, Field(max_length=1024)]
+    """Its name."""
+    kind: Annotated[Flaw, Field(strict=False)]
+    """Corrupt: its content is not that of its baseline. Unreadable: nobody knows whether it is."""
+    in_use: bool = False
+    """Whether something uses it."""
+    offset: Annotated[Omittable[Bytes], Field(json_schema_extra=omitted)] = None
+    """Where in the file the first damage is, in bytes; of a block of 4 MiB its beginning."""
+    time: Timestamp
+    """When it was found."""
+
+
+class IntegrityReport(Strict):
+    """What is known of the content of the bases in the cache."""
+
+    verified_files: Count = 0
+    """Bases found whole within two intervals."""
+    baselined_files: Count = 0
+    """Bases that have a baseline to be compared with."""
+    pending_files: Count = 0
+    """Bases that have none yet."""
+    corrupt_files: Count = 0
+    """Bases whose content is not that of their baseline."""
+    corrupt_in_use: Count = 0
+    """Those of them that something uses."""
+    unreadable_files: Count = 0
+    """Bases that could not be read."""
+    oldest_verified_time: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When the least recently verified of those with a baseline was verified."""
+    findings: Annotated[tuple[FindingReport, ...], Field(strict=False, max_length=MAX_FINDINGS)] = ()
+    """What is wrong, the latest first, at most 5; `basekeeper explain` in the agent's pod has all places."""
+    digests: dict[str, Annotated[str, Field(max_length=80)]] = Field(default_factory=dict, max_length=MAX_DIGESTS)
+    """<ALGORITHM>:<size>:<digest> of originals that are whole, by name, at most 64 and as many as fit: what the
+    controller compares across nodes."""
+
+
 class Paths(Strict):
     """Where the agent looks."""
 
@@ -221,6 +265,8 @@ class NodeStatus(Strict):
     """The file system that the cache lies on."""
     pressure: Annotated[Omittable[PressureReport], Field(json_schema_extra=omitted)] = None
     """How the cache and its file system stand to `spec.pressure` and `spec.maxCacheBytes`. Absent: it has neither."""
+    integrity: Annotated[Omittable[IntegrityReport], Field(json_schema_extra=omitted)] = None
+    """What is known of the content of the bases. Absent: nothing was ever verified, and nothing is to be."""
     paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
     """Where the agent looks."""
     window: Annotated[Omittable[WindowReport], Field(json_schema_extra=omitted)] = None

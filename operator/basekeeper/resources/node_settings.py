@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, model_validator
 
 from basekeeper.cache import settings
-from basekeeper.cache.settings import CachedOnly, Drain, Mode, SharedStorageMode
+from basekeeper.cache.settings import Algorithm, CachedOnly, Drain, Mode, SharedStorageMode
 
 from .fields import (
     Duration,
@@ -31,7 +31,6 @@ from .maintenance_window import MAX_WINDOWS, MaintenanceWindow
 LATER = frozenset(
     {
         "spec.touchInUse",
-        "spec.integrity",
         "spec.sharedStorage.retiredHosts",
     }
 )
@@ -41,8 +40,10 @@ _AGES = settings.MinimumAge()
 _LIMITS = settings.Limits()
 _POLICY = settings.Policy()
 _PRESSURE = settings.Pressure()
+_INTEGRITY = settings.Integrity()
 _LEAST_AGE = "10m"
 _LEAST_INTERVAL = "1m"
+_LEAST_VERIFICATION = "1h"
 NEVER_USED_RULE = "expected a duration no shorter than minimumAge.original, or none"
 
 
@@ -137,6 +138,21 @@ class Pressure(Strict):
         return self
 
 
+class Integrity(Strict):
+    """How bases are read again and again, to see whether they are what they were."""
+
+    interval: Duration = duration_default(_INTEGRITY.interval, least=_LEAST_VERIFICATION)
+    """Within which time each base is read once, one after the other: a duration of at least 1h. Default 168h.
+    nova: until Stein [libvirt] checksum_interval_seconds."""
+    max_bytes_per_second: Annotated[Size, Field(json_schema_extra={"default": "50Mi"})] = (
+        _INTEGRITY.max_bytes_per_second
+    )
+    """How much a node may read for that in a second, as a quantity. Default 50Mi. nova: had no limit."""
+    algorithm: Annotated[Algorithm, Field(strict=False)] = _INTEGRITY.algorithm
+    """What digests are made with: XXH3 finds every damage and is as fast as memory, SHA256 also what somebody changed
+    so that it should not be found. A new one takes effect as each base is verified. Default XXH3. nova: had SHA-1."""
+
+
 class SharedStorage(Strict):
     """What to do when other hosts use the same instances directory."""
 
@@ -206,6 +222,9 @@ class NodeSettings(Strict):
     max_cache_bytes: Annotated[Omittable[Size], Field(json_schema_extra=omitted)] = _POLICY.max_cache_bytes
     """What the cache and its quarantine may take up together, as a quantity such as 200Gi; above that unused files go
     as under pressure, by pressure.minimumAge. Default: no limit. nova: has no such option."""
+    integrity: Annotated[Omittable[Integrity], Field(json_schema_extra=omitted)] = None
+    """How bases are verified; one that changed goes when nothing uses it, whatever its age, and is reported where
+    something does. Default: nothing is verified. nova: until Stein [libvirt] checksum_base_images."""
     acknowledged: Annotated[tuple[Acknowledged, ...], Field(strict=False, max_length=256)] = ()
     """Paths that cannot be read, hold removals and are known to be harmless, at most 256. Void when the file
     changes; never waives a reference that can be read. Default: none. nova: has no such option."""
@@ -234,6 +253,7 @@ def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
         drain=given.quarantine.drain,
         pressure=None if given.pressure is None else settings.Pressure(**given.pressure.__dict__),
         max_cache_bytes=given.max_cache_bytes,
+        integrity=None if given.integrity is None else settings.Integrity(**given.integrity.__dict__),
         acknowledged=tuple(
             settings.AcknowledgedPath(row.path, row.reason, row.until.timestamp() if row.until else None)
             for row in given.acknowledged
