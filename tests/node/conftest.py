@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import file_system
 from lab.compute_node import ComputeNode, available
+from lab.file_system import FileSystem
 from lab.nova_tree import NovaTree
 
 
@@ -35,6 +37,15 @@ def make_node(laboratory: None) -> Iterator[Callable[[str], ComputeNode]]:
 def node(make_node: Callable[[str], ComputeNode]) -> ComputeNode:
     """One running node without domains."""
     return make_node("node-a")
+
+
+@pytest.fixture(params=list(file_system.KINDS))
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileSystem]:
+    """An empty file system, once of each kind."""
+    if (reason := file_system.available()) is not None:
+        pytest.fail(reason, pytrace=False)
+    with FileSystem(request.param, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

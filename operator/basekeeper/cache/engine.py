@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
-from . import contents, identity, ledger_file, locks, presence, quarantine, removal, windows
+from . import contents, identity, ledger_file, locks, presence, quarantine, removal, reserve, windows
 from .acts import Action, Done, Doubt
 from .baselines import FORGOTTEN_AFTER
 from .evidence import Inode, Inventory, QuarantineEntry
@@ -111,6 +112,7 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
             look = _act(looker, look, acts, progress, stop)
         if acting and not stop():
             quarantine.sweep(host.base)
+            reserve.keep(host.base, wanted=policy.pressure is not None or policy.max_cache_bytes is not None)
             _compare_conflicts(host, book, look)
         _remember_pass(book, look, acts)
         _forget_contents(host, book, look)
@@ -170,7 +172,7 @@ def restore_needed(host: Host, look: Look, acts: Acts, *, locked: bool, progress
     with alone(host, wanted=not locked):
         for at, item in enumerate(needed, 1):
             progress("restoring", at, len(needed))
-            acts.entries[item.entry.id] = removal.restore(host, item.entry)
+            acts.entries[item.entry.id] = reserve.used_by(host.base, partial(removal.restore, host, item.entry))
             acts.returned.append(item)
 
 
@@ -214,7 +216,8 @@ def _remove(
         if stop():
             break
         progress("removing", at, len(going))
-        acts.files[item.file.name.raw] = removal.remove(
+        remove = partial(
+            removal.remove,
             looker.host,
             item,
             now=look.now.wall,
@@ -222,6 +225,7 @@ def _remove(
             last_users=look.memory.last_users.get(item.file.name.raw, ()),
             third_look=watch.about_removal,
         )
+        acts.files[item.file.name.raw] = reserve.used_by(looker.host.base, remove)
 
 
 def _retention(looker: Looker, item: Judged) -> float:
@@ -239,7 +243,7 @@ def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress, stop: 
     progress("looking once more", 0, 1)
     look = looker.look()
     restore_needed(looker.host, look, acts, locked=True, progress=progress)
-    _purge(looker, look, acts, progress, stop)
+    _purge(looker, before, look, acts, progress, stop)
     if stop():
         return
     spared = {item.entry.id for item in before.plan.purges} - acts.entries.keys()
@@ -248,8 +252,12 @@ def _settle(looker: Looker, before: Look, acts: Acts, progress: Progress, stop: 
             acts.entries[item.entry.id] = Done(Action.SKIPPED, Doubt(item.reason, item.message))
 
 
-def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress, stop: Stop) -> None:
-    """Delete what is due, what this pass removed with `retention: 0s` included, if nothing was left unasked."""
+def _purge(looker: Looker, before: Look, look: Look, acts: Acts, progress: Progress, stop: Stop) -> None:
+    """Delete what is due, what this pass removed with `retention: 0s` included, if nothing was left unasked.
+
+    Want of room shortens a time, never to nothing: without that setting what `before` did not see in the quarantine
+    waits for a second pass, also what came there by an act that failed half way.
+    """
     if look.plan.purge_blocked is not None:
         return
     just_now = {
@@ -257,9 +265,9 @@ def _purge(looker: Looker, look: Look, acts: Acts, progress: Progress, stop: Sto
         for name, done in acts.files.items()
         if done.action is Action.QUARANTINED and done.entry is not None
     }
-    # Want of room shortens a time, never to nothing: only `retention: 0s` does without a second pass.
+    lay_there = {entry.id for entry in before.inventory.entries}
     at_once = looker.policy.retention == 0
-    due = [item.entry for item in look.plan.purges if at_once or item.entry.id not in just_now]
+    due = [item.entry for item in look.plan.purges if at_once or item.entry.id in lay_there]
     due.sort(key=lambda entry: (entry.removed_at, entry.id))
     purged = purge_entries(Watch(looker, look), look, due, None, progress, stop)
     for entry_id, done in purged.items():

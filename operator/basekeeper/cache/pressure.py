@@ -140,7 +140,7 @@ def relieve(inventory: Inventory, policy: Policy, seen: Seen, now: float, *, evi
         message=_message(state, inventory, policy, cache, {**seen.kept, **choice.kept_after_all}),
         used_percent=None if room is None else room.used_percent,
         cache_bytes=cache,
-        target=max(sums.disk, sums.budget),
+        target=0 if state is PressureState.BELOW else max(sums.disk, sums.budget),
         evictable=choice.evictable,
         evicting=evicting if room is None else state in (PressureState.PRESSURE, PressureState.NOT_OURS),
         order=tuple(item.name for item in choice.order),
