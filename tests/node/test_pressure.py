@@ -293,7 +293,16 @@ def test_beside_a_writer_the_disk_comes_back_under_its_mark_as_long_as_something
     cache.keeper.spawn_grace = "1s"
     spec = {**marks(high, low, minimumAge="1s"), "minimumAge": {"original": "1h"}}
     used: dict[Path, bytes] = {}
-    command = [sys.executable, "-c", WRITER, cache.tree.base_dir, str(size), str(high), str(rounds), log]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        WRITER,
+        cache.tree.base_dir,
+        str(size),
+        str(high),
+        str(rounds),
+        log,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as writer:
         try:
             with Passes(cache.keeper, spec) as passes:
