@@ -152,8 +152,8 @@ def fleet() -> Dashboard:
     )  # fmt: skip
     worst = Panel(
         "Nodes, the fullest first",
-        "The 20 nodes with the fullest disks: how full, what may go, what waits in the quarantine, what is held, and "
-        "how long ago a pass succeeded.",
+        "The 20 nodes with the fullest disks: how full, what may go, what waits in the quarantine, what is held, "
+        "how long ago a pass succeeded, and for how long the breaker has been open.",
         "table", "short", width=14, height=10,
         queries=(
             Query(f"topk(20, {used})"),
@@ -161,10 +161,11 @@ def fleet() -> Dashboard:
             Query(f"max {_BY_NODE} (basekeeper_quarantine_bytes{{{_FLEET}}})"),
             Query(f'sum {_BY_NODE} (basekeeper_cache_files{{{_FLEET}, state="held"}})'),
             Query(f"time() - max {_BY_NODE} (basekeeper_last_success_timestamp_seconds{{{_FLEET}}} > 0)"),
+            Query(f"time() - min {_BY_NODE} (basekeeper_breaker_since_timestamp_seconds{{{_FLEET}}} > 0)"),
         ),
         columns=(("node", "Node", ""), ("Value #A", "Disk used", "percentunit"), ("Value #B", "Reclaimable", "bytes"),
                  ("Value #C", "In quarantine", "bytes"), ("Value #D", "Held files", "short"),
-                 ("Value #E", "Since last success", "s")),
+                 ("Value #E", "Since last success", "s"), ("Value #F", "Breaker open for", "s")),
     )  # fmt: skip
     fullest = _graph("Fullest disks", "The file systems of the caches, the ten fullest.", "percentunit",
                      Query(f"topk(10, {used})", "{{node}}"), warn=0.9, maximum=1)  # fmt: skip
@@ -222,7 +223,8 @@ def node() -> Dashboard:
               f"max(basekeeper_enforcing{{{_NODE}}})", values=(("0", "no", "blue"), ("1", "yes", "green"))),
         _stat("Since last success", "Since a pass ended without failure. More than three intervals is an alert.", "s",
               f"time() - max(basekeeper_last_success_timestamp_seconds{{{_NODE}}} > 0)"),
-        _stat("Breaker closed", "Whether the evidence can be trusted. If not, nothing is removed.", "short",
+        _stat("Breaker closed", "Whether the evidence can be trusted. If not, nothing is removed; status.breaker says "
+              "which trip it is and what ends it.", "short",
               f"1 - max(basekeeper_breaker_open{{{_NODE}}})", values=yes_no),
         _stat("libvirt answers", "Whether libvirt listed all domains in the last pass, or there is none to ask.",
               "short", f"max(basekeeper_libvirt_reachable{{{_NODE}}})", values=yes_no),

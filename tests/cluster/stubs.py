@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-from basekeeper.resources.quantities import timestamp
+from basekeeper.cache.moments import timestamp
 from tests.cluster.asking import APPLY, ask
 from tests.cluster.fleet import CACHES, Fleet
 

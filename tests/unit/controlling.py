@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import Kind
 from basekeeper.cache.settings import CachedOnly, Drain, Mode
 from basekeeper.cache.windows import is_open
@@ -14,7 +15,6 @@ from basekeeper.controller.snapshots import Node, NodeCache, Policy
 from basekeeper.controller.store import World
 from basekeeper.resources.image_cache_policy import API_VERSION, KIND
 from basekeeper.resources.node_settings import NodeSettings, to_engine
-from basekeeper.resources.quantities import timestamp
 
 NOW = 1_800_000_000.0
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 from basekeeper.agent.events import Event, EventReason, of_pass, post
 from basekeeper.agent.status import after_pass, without_pass
 from basekeeper.cache.acts import Action
-from basekeeper.cache.anomalies import Stop
 from basekeeper.cache.pressure import PressureState, Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report
 from basekeeper.cache.verdicts import Reason, Verdict
 from basekeeper.cluster.api import Api, ApiAway
 from tests.unit.judging import NOW
-from tests.unit.test_agent_status import HOST, order, report, row
+from tests.unit.test_agent_status import HOST, order, report, row, tripped
 
 HELD = report(holds=(Hold(Reason.UNKNOWN_USAGE, "a/disk cannot be read", "a/disk"),))
 OPEN = report(
-    anomalies=(Stop(Reason.CLOCK_JUMPED, "the clock went forward"),),
+    trips=(tripped(Reason.CLOCK_JUMPED, "the clock went forward"),),
     holds=(Hold(Reason.CLOCK_JUMPED, "the clock went forward"),),
 )
 CLEAN = report(row())

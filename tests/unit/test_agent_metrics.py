@@ -12,17 +12,16 @@ from prometheus_client import CollectorRegistry
 
 from basekeeper.agent.metrics import Metrics
 from basekeeper.cache.acts import Action, Failure
-from basekeeper.cache.anomalies import Stop
 from basekeeper.cache.evidence import Part
 from basekeeper.cache.names import Kind
 from basekeeper.cache.pressure import PressureState, Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import CacheState, Outcome, Report, Row, Seconds
 from basekeeper.cache.settings import Mode, Policy
-from basekeeper.cache.verdicts import AGAINST, HOLD_REASONS, REASONS, Reason, Verdict
+from basekeeper.cache.verdicts import AGAINST, ANOMALIES, HOLD_REASONS, REASONS, Reason, Verdict
 from basekeeper.cache.windows import Window
-from tests.unit.judging import MINUTE, NOW
-from tests.unit.test_agent_status import DISK, ENFORCE, report, row
+from tests.unit.judging import HOUR, MINUTE, NOW
+from tests.unit.test_agent_status import DISK, ENFORCE, report, row, tripped
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -122,7 +121,7 @@ def test_holds_and_the_breaker_end_with_the_pass_that_finds_them_over() -> None:
     held = report(
         row(0, Verdict.HOLD, Reason.CLOCK_JUMPED),
         holds=(Hold(Reason.CLOCK_JUMPED, "forward"), *(Hold(Reason.UNKNOWN_USAGE, "unread", path) for path in "ab")),
-        anomalies=(Stop(Reason.CLOCK_JUMPED, "forward"),),
+        trips=(tripped(Reason.CLOCK_JUMPED, "forward"),),
         libvirt_failure="no",
     )
     before, after = counted(held), counted(held, report(row(0)))
@@ -130,17 +129,20 @@ def test_holds_and_the_breaker_end_with_the_pass_that_finds_them_over() -> None:
     assert [value(before, "holds", reason=reason) for reason in names] == [1, 2, 0]
     assert [value(after, "holds", reason=reason) for reason in names] == [0, 0, 0]
     assert [value(found, "files", verdict="Hold", reason="ClockJumped") for found in (before, after)] == [1, 0]
-    assert [value(found, "breaker_open") for found in (before, after)] == [1, 0]
+    causes = ("ClockJumped", "UsersVanished")
+    assert [value(before, "breaker_open", cause=cause) for cause in causes] == [1, 0]
+    assert [value(after, "breaker_open", cause=cause) for cause in causes] == [0, 0]
+    assert [value(found, "breaker_since_timestamp_seconds") for found in (before, after)] == [NOW - HOUR, 0]
     assert [value(found, "libvirt_reachable") for found in (before, after)] == [0, 1]
 
 
 def test_a_pass_that_failed_as_a_whole_changes_nothing_that_was_known() -> None:
-    stop = Stop(Reason.CLOCK_JUMPED, "")
-    good = report(row(0, Verdict.REMOVE, Reason.EXPIRED), holds=(Hold(Reason.CLOCK_JUMPED, ""),), anomalies=(stop,))
+    stop = tripped(Reason.CLOCK_JUMPED)
+    good = report(row(0, Verdict.REMOVE, Reason.EXPIRED), holds=(Hold(Reason.CLOCK_JUMPED, ""),), trips=(stop,))
     found = counted(good, report(error="no", time=NOW + 9))
     assert value(found, "passes_total", outcome="Failed") == 1
     assert [value(found, f"last_{what}_timestamp_seconds") for what in ("pass", "success")] == [NOW + 9, NOW]
-    assert (value(found, "reclaimable_bytes"), value(found, "breaker_open")) == (4096, 1)
+    assert (value(found, "reclaimable_bytes"), value(found, "breaker_open", cause="ClockJumped")) == (4096, 1)
     assert value(found, "holds", reason="ClockJumped") == 1
     assert (value(found, "libvirt_reachable"), value(found, "filesystem_size_bytes")) == (1, 10**12)
     assert value(found, "pass_duration_seconds_count", phase="act") == 1
@@ -246,6 +248,7 @@ CLOSED: dict[str, tuple[str, Sequence[str]]] = {
     "failed_files_total": ("reason", list(Failure)),
     "cache_files": ("state", list(CacheState)),
     "holds": ("reason", sorted(HOLD_REASONS)),
+    "breaker_open": ("cause", sorted(ANOMALIES)),
 }
 
 
@@ -273,5 +276,5 @@ def test_no_metric_has_a_label_of_a_node_a_file_or_an_image() -> None:
     metrics.count_pass(report(row()), DISK)
     labels = {label for metric in metrics.registry.collect() for sample in metric.samples for label in sample.labels}
     assert labels == {
-        "outcome", "phase", "source", "kind", "reason", "verdict", "state", "method", "code", "version", "le",
+        "outcome", "phase", "source", "kind", "reason", "verdict", "state", "method", "code", "version", "le", "cause",
     }  # fmt: skip

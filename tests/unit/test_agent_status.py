@@ -14,14 +14,14 @@ from basekeeper.agent import status
 from basekeeper.agent.orders import Order, read
 from basekeeper.agent.status import BUDGET, after_pass, beaten, differs, without_pass
 from basekeeper.cache.acts import Action
-from basekeeper.cache.anomalies import Stop
 from basekeeper.cache.ledger import Accepted
 from basekeeper.cache.names import Kind, display
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row, Seconds
 from basekeeper.cache.settings import Host, Mode, Policy
 from basekeeper.cache.storage import Capacity
-from basekeeper.cache.verdicts import USE_REASONS, Reason, Verdict
+from basekeeper.cache.trips import Trip
+from basekeeper.cache.verdicts import ANOMALIES, USE_REASONS, Reason, Verdict
 from basekeeper.cache.windows import Window
 from basekeeper.resources import crd
 from basekeeper.resources.conditions import NodeCondition, Why
@@ -89,6 +89,11 @@ def order(spec: Any = None, name: str = "node-a", *, generation: int = 7, first:
 def row(number: int = 0, verdict: Verdict = Verdict.KEEP, reason: Reason = Reason.TOO_YOUNG, **more: Any) -> Row:
     fields: dict[str, Any] = {"name": original(number).decode(), "kind": Kind.ORIGINAL, "bytes": 4096, "message": "why"}
     return Row(verdict=verdict, reason=reason, **{**fields, **more})
+
+
+def tripped(cause: Reason, message: str = "why", *, since: float = NOW - HOUR) -> Trip:
+    """An anomaly that stands."""
+    return Trip(cause, since, message, "what ends it")
 
 
 def report(*rows: Row, **more: Any) -> Report:
@@ -169,7 +174,7 @@ CROWDED: dict[str, Report] = {
         holds=many_holds(),
         libvirt_failure=LONG,
         shared=LONG,
-        anomalies=(Stop(Reason.OTHER_DIRECTORY, LONG),),
+        trips=(tripped(Reason.OTHER_DIRECTORY, LONG),),
     ),
     "a pass that failed": report(error=LONG),
     "a window": report(*crowd(), holds=many_holds(), policy=replace(ENFORCE, windows=(OPEN_NOW,))),
@@ -191,7 +196,7 @@ def test_the_whole_object_stays_under_eight_kibibytes(made: Report, name: str, *
 def test_a_large_spec_takes_the_status_its_room_but_not_all_of_it() -> None:
     spec = {**SPEC, "pinnedImages": SPEC["pinnedImages"] * 32}
     found = told(CROWDED["everything at once"], by=order(spec))
-    assert len(json.dumps(found)) < 4000
+    assert len(json.dumps(found)) < 4400
     assert (len(found["conditions"]), len(found["holds"]) > 0) == (len(NodeCondition), True)
 
 
@@ -214,6 +219,20 @@ def test_a_status_says_whether_a_window_is_open_and_when_that_changes(
     windows: tuple[Window, ...], said: dict[str, Any] | None, error: str | None
 ) -> None:
     assert told(report(policy=replace(ENFORCE, windows=windows), error=error)).get("window") == said
+
+
+def test_a_status_says_which_trip_stands_since_when_and_what_ends_it_until_a_pass_finds_it_over() -> None:
+    both = (tripped(Reason.OTHER_DIRECTORY, "gone"), tripped(Reason.USERS_VANISHED, since=NOW))
+    there = told(report(trips=both))
+    assert there["breaker"] == {
+        "trip": "OtherDirectory-20270115T070000Z",
+        "cause": "OtherDirectory",
+        "since": "2027-01-15T07:00:00Z",
+        "message": "gone",
+        "clears": "what ends it",
+    }
+    assert told(report(error="no"), there)["breaker"] == there["breaker"]
+    assert "breaker" not in told(report(), there)
 
 
 def test_where_all_fits_all_is_told() -> None:
@@ -280,7 +299,7 @@ reports = st.builds(
     reclaimed_ever=numbers,
     libvirt_failure=st.none() | texts,
     shared=st.none() | texts,
-    anomalies=st.lists(st.builds(Stop, st.sampled_from(Reason), texts), max_size=1).map(tuple),
+    trips=st.lists(st.builds(tripped, st.sampled_from(sorted(ANOMALIES)), texts), max_size=1).map(tuple),
 )
 capacities = st.none() | st.builds(Capacity, st.sampled_from(["", "xfs", "fuse." + "x" * 99]), numbers, numbers)
 
@@ -492,7 +511,7 @@ CONDITIONS: dict[str, tuple[Report, NodeCondition, tuple[str, str]]] = {
     "others are there": (report(shared="nfs"), NodeCondition.SHARED_STORAGE, ("True", "Shared")),
     "nobody else": (report(), NodeCondition.SHARED_STORAGE, ("False", "NotShared")),
     "an anomaly": (
-        report(anomalies=(Stop(Reason.CLOCK_JUMPED, "forward"),)),
+        report(trips=(tripped(Reason.CLOCK_JUMPED, "forward"),)),
         NodeCondition.BREAKER_CLOSED,
         ("False", "ClockJumped"),
     ),
@@ -532,7 +551,7 @@ def test_a_pass_that_failed_as_a_whole_keeps_what_was_known_and_says_that_it_fai
     good = report(
         *rows,
         holds=(Hold(Reason.UNKNOWN_USAGE, "unread", "a/disk"),),
-        anomalies=(Stop(Reason.OTHER_DIRECTORY, "gone"),),
+        trips=(tripped(Reason.OTHER_DIRECTORY, "gone"),),
         reclaimed_ever=5,
     )
     before = told(good)

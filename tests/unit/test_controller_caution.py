@@ -48,6 +48,7 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "integrity": (None, {}),
     "acknowledged": ([], [{"path": "a", "reason": "r"}], [{"path": p, "reason": "r"} for p in "ab"]),
     "sharedStorage.mode": ("Refuse",),
+    "resetTrips": ([{"node": "node-0", "trip": "UsersVanished-20261124T101500Z"}],),
     "maintenanceWindows": ([NIGHT | {"duration": "1h"}], [NIGHT], [NIGHT, WEEKEND], []),
 }
 """Every setting with values of it, the one that removes least first. A new field is not here, and fails a test."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from basekeeper.cache.moments import timestamp
 from basekeeper.resources.node_image_cache import NodeSpec
-from basekeeper.resources.quantities import timestamp
 from tests.unit.controlling import (
     BREAKER,
     DAY,

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from basekeeper.cache.moments import timestamp
 from basekeeper.controller.rollout import STALE_AFTER
 from basekeeper.controller.rollup import states, unchanged
 from basekeeper.resources.conditions import PolicyCondition
 from basekeeper.resources.image_cache_policy import MAX_ROWS, NodeState, PolicyStatus
-from basekeeper.resources.quantities import timestamp
 from tests.unit.controlling import (
     BREAKER,
     DAY,

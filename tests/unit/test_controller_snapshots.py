@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from basekeeper.cache.moments import timestamp
 from basekeeper.controller import snapshots
 from basekeeper.controller.snapshots import Said
 from basekeeper.resources.node_image_cache import NodeSpec
-from basekeeper.resources.quantities import timestamp
 from tests.unit.controlling import BREAKER, FAILS, HOLDS, NOW, UUID, cache, condition, node, policy, report
 
 

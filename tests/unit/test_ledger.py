@@ -40,6 +40,8 @@ FULL = Memory(
     last_pass=LastPass(frozenset({ORIGINAL, ODD}), 7),
     present=Present(BIG, frozenset({SWAP, ODD}), NOW - 2.5),
     breaker=Breaker(Reason.USERS_VANISHED, NOW - 3, frozenset({OTHER, ODD})),
+    trips={Reason.USERS_VANISHED: NOW - 3.5, Reason.OTHER_DIRECTORY: NOW},
+    accepted_homeless=frozenset({"domain 7", "domain 8"}),
     directories=Directories.KNOWN,
     directories_message="said by the ids",
 )
@@ -67,6 +69,8 @@ def fill(book: Ledger) -> None:
     book.set_present(FULL.present)
     assert FULL.clock is not None
     book.end_pass(FULL.clock, FULL.last_pass, FULL.breaker)
+    book.set_trips(FULL.trips, FULL.accepted_homeless)
+    book.add_reset("UsersVanished-20261124T101500Z")
     book.commit()
 
 
@@ -87,6 +91,7 @@ def state(tmp_path: Path) -> Path:
 def test_everything_that_was_remembered_is_recalled(state: Path, opened: Opener) -> None:
     with opened(state) as book:
         assert (recalled(book), book.ids(), book.lost) == (FULL, IDS, False)
+        assert book.resets() == {"UsersVanished-20261124T101500Z"}
         assert (book.reclaimed(), book.accepted()) == (RECLAIMED, TOLD)
 
 
@@ -120,6 +125,14 @@ def test_when_a_base_was_last_used_never_moves_back(
             book.seen_in_use({name: ()}, {}, at)
         latest = {name: max(at for other, at in seen if other == name) for name, _ in seen}
         assert recalled(book).last_used == latest
+
+
+def test_a_word_that_came_while_a_pass_was_at_work_is_left_for_the_next_one(state: Path) -> None:
+    with writing(state) as book:
+        known = book.resets()
+        book.add_reset("ClockJumped-20261124T101500Z")
+        book.forget_resets(known)
+        assert book.resets() == {"ClockJumped-20261124T101500Z"}
 
 
 def test_the_file_that_a_name_was_when_it_was_last_seen_in_use_is_the_one_that_counts(state: Path) -> None:

@@ -98,9 +98,9 @@ def _integrity(report: Report) -> Said:
 
 
 def _breaker(report: Report) -> Said:
-    if report.anomalies:
-        first = report.anomalies[0]
-        return Said(NodeCondition.BREAKER_CLOSED, Status.FALSE, first.reason, first.message)
+    if report.trips:
+        first = report.trips[0]
+        return Said(NodeCondition.BREAKER_CLOSED, Status.FALSE, first.cause, first.message)
     return Said(NodeCondition.BREAKER_CLOSED, Status.TRUE, Why.CLOSED, "no anomaly stands in the way of removals")
 
 

@@ -130,9 +130,11 @@ def _findings(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def _breaker(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
     was, now = (_condition(status, NodeCondition.BREAKER_CLOSED) for status in (before, after))
     if now.get("status") == Status.FALSE and was.get("status") != Status.FALSE:
-        return [Event(EventReason.BREAKER_OPENED, f"{now['reason']}: {now['message']}", warning=True)]
+        trip = after.get("breaker", {}).get("trip", now["reason"])
+        return [Event(EventReason.BREAKER_OPENED, f"{trip}: {now['message']}", warning=True)]
     if now.get("status") == Status.TRUE and was.get("status") == Status.FALSE:
-        return [Event(EventReason.BREAKER_CLOSED, f"{was['reason']} is over, and stops nothing any more")]
+        trip = before.get("breaker", {}).get("trip", was["reason"])
+        return [Event(EventReason.BREAKER_CLOSED, f"{trip} is over, and stops nothing any more")]
     return []
 
 

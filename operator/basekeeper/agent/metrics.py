@@ -19,7 +19,15 @@ from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import CacheState, Outcome, Report, Row
 from basekeeper.cache.settings import Mode, Policy
 from basekeeper.cache.storage import Capacity
-from basekeeper.cache.verdicts import AGAINST, EVICTION_REASONS, HOLD_REASONS, REASONS, RESTORE_REASONS, Reason
+from basekeeper.cache.verdicts import (
+    AGAINST,
+    ANOMALIES,
+    EVICTION_REASONS,
+    HOLD_REASONS,
+    REASONS,
+    RESTORE_REASONS,
+    Reason,
+)
 from basekeeper.cache.wholeness import State
 from basekeeper.cluster.metrics import ProgramMetrics
 
@@ -152,7 +160,12 @@ class Metrics(ProgramMetrics):
             self.gauge("basekeeper_quarantine_bytes", "bytes that purging these would free"),
         )
         self._breaker = self.gauge(
-            "basekeeper_breaker_open", "1 while the evidence itself cannot be trusted, so that nothing is removed"
+            "basekeeper_breaker_open",
+            "1 while the evidence itself cannot be trusted, so that nothing is removed, by what was seen",
+            {"cause": _in_order(ANOMALIES)},
+        )
+        self._breaker_since = self.gauge(
+            "basekeeper_breaker_since_timestamp_seconds", "when the oldest of these was first seen; 0: none"
         )
         self._libvirt = self.gauge(
             "basekeeper_libvirt_reachable",
@@ -269,7 +282,10 @@ class Metrics(ProgramMetrics):
         for condition in State:
             self._integrity.labels(condition).set(0 if known is None else known.count(condition))
         self._oldest.set(0 if known is None else known.oldest_verified_at or 0)
-        self._breaker.set(bool(report.anomalies))
+        causes = {trip.cause for trip in report.trips}
+        for cause in ANOMALIES:
+            self._breaker.labels(cause).set(cause in causes)
+        self._breaker_since.set(min((trip.since for trip in report.trips), default=0.0))
         self._libvirt.set(report.libvirt_failure is None)
 
 

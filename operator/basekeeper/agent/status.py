@@ -15,19 +15,20 @@ from basekeeper import __version__
 from basekeeper.cache import windows
 from basekeeper.cache.acts import Action
 from basekeeper.cache.amounts import format_size
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import display
 from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Host
 from basekeeper.cache.storage import Capacity
+from basekeeper.cache.trips import Trip
 from basekeeper.cache.verdicts import USE_REASONS, Verdict
 from basekeeper.cache.wholeness import Finding, State, Wholeness
 from basekeeper.resources import maintenance_window
 from basekeeper.resources.conditions import Condition, Said
 from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.node_image_cache import MAX_DIGESTS, MAX_FILES, MAX_FINDINGS, MAX_HOLDS, NodeStatus
-from basekeeper.resources.quantities import timestamp
 
 from . import conditions
 from .orders import Order
@@ -58,6 +59,7 @@ _OF_THE_CACHE = (
     "fileSystem",
     "pressure",
     "integrity",
+    "breaker",
     "holds",
     "holdsTruncated",
     "files",
@@ -92,6 +94,8 @@ def after_pass(
         told["pressure"] = _pressure(report.relief)
     if report.wholeness is not None:
         told["integrity"] = _integrity(report.wholeness)
+    if report.trips:
+        told["breaker"] = _breaker(report.trips[0])
     told["holds"] = [_hold(hold) for hold in report.holds]
     told["files"] = [_file(row) for row in sorted(report.rows, key=_notability)]
     return _fitted(told, order, host)
@@ -172,6 +176,16 @@ def _last_pass(report: Report) -> dict[str, Any]:
         "failed": _count(report.rows, Action.FAILED),
     }
     return told | ({"error": report.error} if report.error else {})
+
+
+def _breaker(trip: Trip) -> dict[str, Any]:
+    return {
+        "trip": trip.name,
+        "cause": trip.cause.value,
+        "since": timestamp(trip.since),
+        "message": trip.message,
+        "clears": trip.clears,
+    }
 
 
 def _by_reason(rows: Iterable[Row], verdict: Verdict) -> dict[str, int]:
@@ -323,6 +337,9 @@ def _abridged(told: Mapping[str, Any], most: int) -> dict[str, Any]:
     made = {**told, "conditions": [{**item, "message": _brief(item["message"], most)} for item in told["conditions"]]}
     if "error" in (last := told.get("lastPass") or {}):
         made["lastPass"] = {**last, "error": _brief(last["error"], most)}
+    if "breaker" in told:
+        cut = {field: _brief(told["breaker"][field], most) for field in ("message", "clears")}
+        made["breaker"] = {**told["breaker"], **cut}
     return made
 
 

@@ -4,6 +4,7 @@ Limits throttle; only these stop every removal and purge of a pass: a clock that
 not those of last time, domains whose directories are gone, users that vanished all at once.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .evidence import Usage
@@ -15,6 +16,10 @@ CLOCK_TOLERANCE = 300.0
 """Seconds that wall clock and uptime may drift apart between two passes: more than any slewing does."""
 
 _VANISHED_AT_LEAST = 3
+_STILL_HOMELESS = (
+    "most of nova's domains with local disks had lost their instance directories, and libvirt does not say whether "
+    "they are back"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,28 @@ def clock_jump(before: Clock | None, now: Clock) -> float | None:
     return drift
 
 
-def stops(usage: Usage, policy: Policy, memory: Memory, now: Clock, breaker: Breaker | None) -> tuple[Stop, ...]:
-    """Everything that stops this pass from removing or purging anything, the weightiest first."""
+def stops(
+    usage: Usage,
+    policy: Policy,
+    memory: Memory,
+    now: Clock,
+    breaker: Breaker | None,
+    accepted: Collection[str],
+    reset: Collection[Reason],
+) -> tuple[Stop, ...]:
+    """Everything that stops this pass from removing or purging anything, the weightiest first.
+
+    `accepted` are the domains whose directories may be gone, `reset` what an operator has ended.
+    """
     found: list[Stop] = []
     if memory.directories is Directories.OTHER:
         found.append(Stop(Reason.OTHER_DIRECTORY, memory.directories_message))
+    if usage.libvirt_failure is not None:
+        # What libvirt does not say is no evidence that they are back.
+        if Reason.INSTANCES_VANISHED in memory.trips and Reason.INSTANCES_VANISHED not in reset:
+            found.append(Stop(Reason.INSTANCES_VANISHED, _STILL_HOMELESS))
     # One leftover domain is a leftover; when most have lost their directories, a file system is missing.
-    if len(usage.homeless_domains) * 2 > usage.local_domains:
+    elif len(usage.homeless_domains) * 2 > usage.local_domains and not set(usage.homeless_domains) <= set(accepted):
         found.append(Stop(Reason.INSTANCES_VANISHED, _homeless(usage.homeless_domains)))
     if breaker is not None:
         found.append(Stop(breaker.cause, _vanished(breaker)))
@@ -65,14 +85,24 @@ def stops(usage: Usage, policy: Policy, memory: Memory, now: Clock, breaker: Bre
     return tuple(found)
 
 
-def breaker_after(usage: Usage, used: frozenset[bytes], policy: Policy, memory: Memory, now: Clock) -> Breaker | None:
+def accepted_homeless(usage: Usage, memory: Memory, reset: Collection[Reason]) -> frozenset[str]:
+    """The domains whose directories may be gone: those that were when an operator said so, and still are."""
+    if usage.libvirt_failure is not None:
+        return memory.accepted_homeless
+    gone = frozenset(usage.homeless_domains)
+    return gone if Reason.INSTANCES_VANISHED in reset else gone & memory.accepted_homeless
+
+
+def breaker_after(
+    usage: Usage, used: frozenset[bytes], policy: Policy, memory: Memory, now: Clock, reset: Collection[Reason]
+) -> Breaker | None:
     """The breaker after this look: opened, still open, or None.
 
-    `used` are the names that have users now. It closes when users come back, or after one minimum age of
-    complete evidence: an incomplete look, or a clock that jumped, starts that time again.
+    `used` are the names that have users now. It closes when users come back, after one minimum age of complete
+    evidence (an incomplete look, or a clock that jumped, starts that time again), or as an operator says.
     """
     complete = not usage.unknown
-    before = memory.breaker
+    before = memory.breaker if Reason.USERS_VANISHED not in reset else None
     if before is not None:
         if not _too_many_gone(before.names, used):
             return None

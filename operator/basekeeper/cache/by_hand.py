@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import clock, engine, identity, ledger_file, quarantine, removal
+from . import adoption, clock, engine, identity, ledger_file, quarantine, removal
 from .acts import Done
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
 from .ledger import LedgerError
 from .look import Looker, Watch, as_shown, remember
-from .memory import Acknowledged, Directories
+from .memory import Acknowledged
 from .names import from_display
 from .quarantine_plan import JudgedEntry
 from .report import Acts
 from .settings import Host, Policy
+from .trips import name_of
 
 
 class NoSuchEntry(Exception):
@@ -27,6 +28,14 @@ class NothingUnknown(Exception):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is not unknown, so there is nothing to acknowledge; see `basekeeper hold list`")
+
+
+class NoSuchTrip(Exception):
+    """The breaker has no trip of this name."""
+
+    def __init__(self, trip: str, standing: Sequence[str]) -> None:
+        there = f"those that stand are {', '.join(sorted(standing))}" if standing else "none stands"
+        super().__init__(f"{trip} is no trip that stands here; {there}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +150,23 @@ def acknowledge(host: Host, policy: Policy, path: str, reason: str, until: float
 
 
 def adopt(host: Host) -> None:
-    """Know these directories as the right ones from now on. Raises PassFailed.
-
-    Where one carries another id, the ledger is not its own: then every age starts anew. Where an id is only
-    missing, the operator's word stands for it.
-    """
+    """Know these directories as the right ones from now on. Raises PassFailed."""
     if not host.base.is_dir():
         raise engine.PassFailed(f"{host.base} is no directory, so there is nothing to adopt")
     with engine.failures(), engine.alone(host), ledger_file.writing(host.state) as book:
-        found, new = identity.read(host), identity.fresh()
-        lost = remember(host, book).directories is Directories.MEMORY_LOST
-        if lost or identity.carry_another(book.ids(), found):
-            book.restart_ages(clock.read().wall)
-        ids = identity.Ids(found.instances or new.instances, found.base or new.base)
+        ids = adoption.take_over(host, book)
         identity.write(host, ids)
         book.set_ids(ids, made=True)
-        book.forget_last_pass()
+        book.commit()
+
+
+def reset(host: Host, trip: str) -> None:
+    """Have the next pass end the trip of this name. Writes the ledger only. Raises PassFailed, NoSuchTrip."""
+    with engine.failures(), ledger_file.writing(host.state) as book:
+        standing = [name_of(cause, since) for cause, since in remember(host, book).trips.items()]
+        if trip not in standing:
+            raise NoSuchTrip(trip, standing)
+        book.add_reset(trip)
         book.commit()
 
 

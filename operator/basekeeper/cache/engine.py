@@ -13,6 +13,7 @@ from functools import partial
 
 from . import contents, identity, ledger_file, locks, presence, quarantine, removal, reserve, windows
 from .acts import Action, Done, Doubt
+from .adoption import remembered, with_resets
 from .baselines import FORGOTTEN_AFTER
 from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
@@ -55,6 +56,7 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     """Say what a pass would do, and change nothing. Raises PassFailed."""
     policy = as_shown(policy, host)
     with failures(), ledger_file.reading(host.state) as book:
+        policy = with_resets(policy, book)
         look = Looker(host, policy, remember(host, book)).look()
         vanished = _vanished(host, look, look.inventory)
         return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book), look
@@ -85,7 +87,8 @@ def _restore_without_memory(host: Host, policy: Policy, progress: Progress) -> i
 
 
 def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: Stop) -> Report:
-    memory = remember(host, book)
+    policy = with_resets(policy, book)
+    memory = remembered(host, policy, book)
     acting = policy.mode is Mode.ENFORCE and memory.directories is not Directories.OTHER and host.base.is_dir()
     with alone(host, wanted=acting):
         looker = Looker(host, policy, memory)
@@ -115,6 +118,7 @@ def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: St
             reserve.keep(host.base, wanted=policy.pressure is not None or policy.max_cache_bytes is not None)
             _compare_conflicts(host, book, look)
         _remember_pass(book, look, acts)
+        book.forget_resets(policy.reset_trips)
         _forget_contents(host, book, look)
         vanished = _vanished(host, look, seen)
         report = _report("Pass", host, policy, look, acts, vanished, time.monotonic() - started, book)
@@ -352,6 +356,7 @@ def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
         used = used_names(look.inventory, look.usage) & present
         last = LastPass(used, look.usage.directories + look.usage.domains)
     book.end_pass(look.now, last, look.plan.breaker)
+    book.set_trips({trip.cause: trip.since for trip in look.plan.trips}, look.plan.accepted_homeless)
     book.set_evicting(evicting=look.plan.relief is not None and look.plan.relief.evicting)
     # An act that failed may have done its work before: the next look will tell where that file is.
     gone = {name for name, done in acts.files.items() if done.action is not Action.SKIPPED}
@@ -413,6 +418,6 @@ def _report(
         shared=look.usage.shared.message if look.usage.shared is not None else None,
         vanished=tuple(map(display, vanished)),
         wholeness=wholeness,
-        anomalies=tuple(stop for stop in look.plan.stops if stop.anomaly),
+        trips=look.plan.trips,
         relief=look.plan.relief,
     )

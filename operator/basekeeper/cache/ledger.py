@@ -92,6 +92,8 @@ class Ledger:
             breaker=None
             if breaker is None
             else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
+            trips={Reason(cause): float(since) for cause, since in (self._get("trips") or {}).items()},
+            accepted_homeless=frozenset(map(str, self._get("accepted_homeless") or ())),
             evicting=bool(self._get("evicting")),
             removing=None if removing is None else Removing(_names(removing["names"]), float(removing["since"])),
             directories=directories,
@@ -103,6 +105,7 @@ class Ledger:
         self.ids()
         self.reclaimed()
         self.accepted()
+        self.resets()
         self.memory(Directories.KNOWN, "")
         self.contents.known()
         self.contents.readings()
@@ -181,6 +184,23 @@ class Ledger:
     def set_present(self, present: Present) -> None:
         """Remember what lies in the cache now."""
         self._set("present", {"directory": present.directory, "names": _texts(present.names), "at": present.at})
+
+    def set_trips(self, trips: Mapping[Reason, float], accepted_homeless: Iterable[str]) -> None:
+        """Remember since when each anomaly stands, and the domains whose directories may be gone."""
+        self._set("trips", {cause.value: since for cause, since in trips.items()})
+        self._set("accepted_homeless", sorted(accepted_homeless))
+
+    def resets(self) -> frozenset[str]:
+        """The names of trips that an operator ended by hand since the last pass."""
+        return frozenset(map(str, self._get("resets") or ()))
+
+    def add_reset(self, trip: str) -> None:
+        """Have the next pass end the trip of this name."""
+        self._set("resets", sorted(self.resets() | {trip}))
+
+    def forget_resets(self, trips: Iterable[str]) -> None:
+        """Forget these: a pass has looked at them."""
+        self._set("resets", sorted(self.resets().difference(trips)))
 
     def set_evicting(self, *, evicting: bool) -> None:
         """Remember whether eviction has begun and not ended."""

@@ -21,8 +21,8 @@ FILE = "ledger.db"
 _READ_ATTEMPTS = 10
 _READ_PAUSE = 0.05
 """Seconds; a pass writes its ledger in far less."""
-# meta: single values as JSON (ids, clock, last_pass, present, breaker, ages_since, reclaimed, accepted, lost,
-# removing).
+# meta: single values as JSON (ids, clock, last_pass, present, breaker, trips, ages_since, reclaimed, accepted,
+# lost, removing and so on).
 # used: when each name was last seen in use, Unix seconds, by whom (a JSON list), and which file it was then.
 # pin: until when a restored name is kept.
 # acknowledged: an operator's word (by_hand) or what a policy's path was when first met.

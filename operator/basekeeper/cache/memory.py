@@ -70,10 +70,11 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """An anomaly that stopped removals and has to be outlived."""
+    """Users that vanished all at once, which stops removals until it has been outlived."""
 
     cause: Reason
     since: float
+    """Since when evidence has been complete, Unix seconds; `Memory.trips` has when it opened."""
     names: frozenset[bytes]
     """The bases whose users vanished."""
 
@@ -123,6 +124,10 @@ class Memory:
     last_pass: LastPass | None = None
     present: Present | None = None
     breaker: Breaker | None = None
+    trips: Mapping[Reason, float] = field(default_factory=dict)
+    """Since when each anomaly stands that stood when the last pass ended, Unix seconds."""
+    accepted_homeless: frozenset[str] = frozenset()
+    """Domains of which an operator said that their instance directories may be gone."""
     evicting: bool = False
     """The file system was above `pressure.highPercent`, and has not come down to `lowPercent` since."""
     directories: Directories = Directories.NEW

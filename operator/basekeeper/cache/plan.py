@@ -8,7 +8,7 @@ really was prevented. Limits come last: they choose among what may go.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from . import anomalies, windows
+from . import anomalies, trips, windows
 from .anomalies import Stop
 from .evidence import CachedFile, FileType, Inventory, Note, Source, Unknown, Usage, User
 from .judged import Judged
@@ -19,6 +19,7 @@ from .pressure import PressureState, Relief
 from .quarantine_plan import Decision, Hold, JudgedEntry, judge_entries, purge_blocked
 from .relief import purged_early, relief_of, relieved
 from .settings import CachedOnly, Policy
+from .trips import Trip
 from .verdicts import Reason, Verdict
 
 NOVA_PASS_SETTLES = 300.0
@@ -45,6 +46,10 @@ class Plan:
     """Why nothing may be purged in this pass, if so."""
     stops: tuple[Stop, ...] = ()
     """What stops every removal and purge."""
+    trips: tuple[Trip, ...] = ()
+    """Of these, the anomalies: what has opened the breaker, the weightiest first."""
+    accepted_homeless: frozenset[str] = frozenset()
+    """Domains of which an operator said that their instance directories may be gone; to be remembered."""
     relief: Relief | None = None
     """What is to be done for the disk's sake; None: the policy asks for nothing of the kind."""
 
@@ -91,8 +96,10 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
         memory = replace(memory, ages_since=now.wall)
     judge = _Judge(usage, policy, memory, now)
     used = used_names(inventory, usage)
-    breaker = anomalies.breaker_after(usage, used, policy, memory, now)
-    stops = anomalies.stops(usage, policy, memory, now, breaker)
+    reset = trips.reset(policy, memory)
+    breaker = anomalies.breaker_after(usage, used, policy, memory, now, reset)
+    accepted = anomalies.accepted_homeless(usage, memory, reset)
+    stops = anomalies.stops(usage, policy, memory, now, breaker, accepted, reset)
 
     closed = windows.look(policy.windows, now.wall).closed
     blocked = purge_blocked(usage, stops, closed)
@@ -110,12 +117,14 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
         files=tuple(sorted(files, key=lambda item: item.file.name.raw)),
         entries=entries,
         holds=holds,
-        notes=_notes(inventory, usage, memory, holds, relief),
+        notes=(*trips.notes(policy, memory), *_notes(inventory, usage, memory, holds, relief)),
         breaker=breaker,
         restart_ages=restart_ages,
         unknown=unknown,
         purge_blocked=for_room,
         stops=stops,
+        trips=trips.standing(stops, policy, memory, now.wall, breaker, complete=not unknown),
+        accepted_homeless=accepted,
         relief=relief,
     )
 

@@ -7,7 +7,6 @@ from enum import StrEnum
 
 from . import windows
 from .acts import Action, Done, Failure
-from .anomalies import Stop
 from .evidence import CachedFile, Note, Part
 from .judged import Judged
 from .names import Kind
@@ -15,6 +14,7 @@ from .plan import Plan
 from .pressure import Relief
 from .quarantine_plan import Decision, Hold, JudgedEntry
 from .settings import Policy
+from .trips import Trip
 from .verdicts import HOLD_REASONS, Reason, Verdict
 from .wholeness import Wholeness
 
@@ -109,10 +109,14 @@ class Report:
     """Finished files that lay in the cache when the last pass ended, and that another hand has removed since."""
     wholeness: Wholeness | None = None
     """What is known of the files' content; None: nothing was ever verified, and nothing is to be."""
-    anomalies: tuple[Stop, ...] = ()
+    trips: tuple[Trip, ...] = ()
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
     relief: Relief | None = None
     """What was to be done for the disk's sake; None: the policy asks for nothing of the kind."""
+
+    def trip_name(self, trip: Trip) -> str | None:
+        """By which an operator ends a trip; a plan remembers nothing, so that a new one has no name yet."""
+        return None if self.kind == "Plan" and trip.since >= self.time else trip.name
 
     @property
     def window(self) -> windows.Opening | None:

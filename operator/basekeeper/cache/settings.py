@@ -144,6 +144,8 @@ class Policy:
     shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
     shared_with: tuple[str, ...] = ()
     """Nodes that report the same directories as this one, as the controller found out."""
+    reset_trips: frozenset[str] = frozenset()
+    """Names of trips of the breaker that an operator ends."""
     windows: tuple[Window, ...] = ()
     """Outside all of these nothing is removed, purged or verified; without any that is always allowed."""
     integrity: Integrity | None = None

@@ -127,6 +127,9 @@ HOLD_REASONS = frozenset(
 )
 """Reasons to hold what would go."""
 
+ANOMALIES = frozenset({Reason.OTHER_DIRECTORY, Reason.INSTANCES_VANISHED, Reason.USERS_VANISHED, Reason.CLOCK_JUMPED})
+"""Of these, the signs that the evidence itself cannot be trusted: they open the breaker."""
+
 REASONS: dict[Verdict, frozenset[Reason]] = {
     # `quarantine.drain: Restore` puts back what nothing needs, and that is why it is there.
     Verdict.KEEP: USE_REASONS | {Reason.PINNED, Reason.TOO_YOUNG, Reason.DRAINING},
@@ -180,9 +183,10 @@ WHAT_NEXT: dict[Reason, str] = {
     Reason.OUTSIDE_WINDOW: "it goes when the next window opens; spec.maintenanceWindows says when that is",
     Reason.SHARED_STORAGE: "nothing is removed on storage that other hosts use",
     Reason.CLOCK_JUMPED: "every age starts anew from now",
-    Reason.USERS_VANISHED: "find out where the instances went; `basekeeper adopt` says that all is as it should be",
-    Reason.INSTANCES_VANISHED: "mount the instances file system, or undefine the domains that are gone",
-    Reason.OTHER_DIRECTORY: "mount the right directories, or run `basekeeper adopt`",
+    Reason.USERS_VANISHED: "find out where the instances went; spec.resetTrips says that all is as it should be",
+    Reason.INSTANCES_VANISHED: "mount the instances file system, or undefine the domains that are gone; "
+    "spec.resetTrips says that they may be gone",
+    Reason.OTHER_DIRECTORY: "mount the right directories; spec.resetTrips, or `basekeeper adopt`, says that these are",
     Reason.FOREIGN_NAME: "basekeeper never touches it",
     Reason.NOT_A_FILE: "basekeeper never touches it",
 }

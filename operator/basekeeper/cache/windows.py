@@ -7,9 +7,11 @@ the change skips is right after it, one that comes twice is the first.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from cronsim import CronSim, CronSimError
+
+from .moments import timestamp
 
 _MOST_JOINED = 200
 """Windows in a row of which none closes before the next one opens, after which no end is looked for."""
@@ -42,7 +44,7 @@ class Opening:
         """Why nothing is removed now, in a sentence; None while a window is open."""
         if self.open:
             return None
-        when = "" if self.opens_at is None else f"; the next one opens at {_shown(self.opens_at)}"
+        when = "" if self.opens_at is None else f"; the next one opens at {timestamp(self.opens_at)}"
         return f"no maintenance window is open (maintenanceWindows){when}"
 
 
@@ -128,7 +130,3 @@ def _instant(local: datetime, zone: tzinfo) -> float:
 
 def _offset(moment: datetime) -> timedelta:
     return moment.utcoffset() or timedelta()
-
-
-def _shown(instant: float) -> str:
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

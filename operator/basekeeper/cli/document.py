@@ -8,14 +8,15 @@ from typing import Any
 import yaml
 
 from basekeeper.cache.evidence import QuarantineEntry
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import display
 from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
 from basekeeper.cache.settings import Policy
+from basekeeper.cache.trips import Trip
 from basekeeper.cache.wholeness import State, Wholeness
 from basekeeper.resources import maintenance_window
-from basekeeper.resources.quantities import timestamp
 
 from . import streams
 from .options import Output
@@ -66,6 +67,8 @@ def of_report(report: Report) -> dict[str, Any]:
     }
     if report.wholeness is not None:
         document["integrity"] = _of_wholeness(report.wholeness)
+    if report.trips:
+        document["trips"] = [_of_trip(report, trip) for trip in report.trips]
     if report.window is not None:
         document["window"] = maintenance_window.told(report.window)
     if report.error:
@@ -110,6 +113,18 @@ def _of_wholeness(known: Wholeness) -> dict[str, Any]:
             for item in known.findings
         ],
     }
+
+
+def _of_trip(report: Report, trip: Trip) -> dict[str, Any]:
+    return _present(
+        {
+            "trip": report.trip_name(trip),
+            "cause": trip.cause.value,
+            "since": timestamp(trip.since),
+            "message": trip.message,
+            "clears": trip.clears,
+        }
+    )
 
 
 def of_row(row: Row) -> dict[str, Any]:

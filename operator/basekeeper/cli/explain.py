@@ -11,13 +11,13 @@ from rich.text import Text
 from basekeeper.cache import engine
 from basekeeper.cache.amounts import format_size
 from basekeeper.cache.look import Look
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import Name, display, from_display, original_of, parse
 from basekeeper.cache.plan import unknown_about
 from basekeeper.cache.report import Acts, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
 from basekeeper.cache.wholeness import Finding, Wholeness
-from basekeeper.resources.quantities import timestamp
 
 from . import document, tables
 from . import options as o
@@ -138,6 +138,11 @@ def _evidence(look: Look, row: Row, known: Wholeness | None) -> tuple[str, ...]:
     if (pin := memory.pins.get(name.raw)) is not None:
         lines.append(f"pinned by hand until {timestamp(pin)}")
     lines += _content(known, name) if row.entry is None else []
+    lines += [
+        f"the breaker is open by {trip.name}, which ends with {trip.clears}"
+        for trip in look.plan.trips
+        if trip.cause is row.reason
+    ]
     lines += [f"unknown: {item.message}" for item in unknown_about(name, usage.unknown)]
     lines += _under_pressure(look, name, row)
     if not row.users and row.verdict is not Verdict.FOREIGN and not unknown_about(name, usage.unknown):

@@ -10,10 +10,10 @@ from rich.text import Text
 
 from basekeeper.cache.amounts import format_size
 from basekeeper.cache.evidence import QuarantineEntry
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.verdicts import Verdict
-from basekeeper.resources.quantities import timestamp
 
 from . import streams
 
@@ -47,6 +47,9 @@ def print_report(report: Report) -> None:
         out.print(_files(report.rows))
     for hold in report.holds:
         out.print(Text.assemble(("held  ", "yellow"), f"{hold.reason.value}: ", _at(hold.path), hold.message))
+    for trip in report.trips:
+        name = report.trip_name(trip) or f"{trip.cause.value}, which the first pass that sees it gives a name"
+        out.print(Text.assemble(("breaker  ", "yellow"), f"{name}: ends with {trip.clears}"))
     for note in report.notes:
         out.print(Text.assemble(("note  ", "dim"), f"{note.about}: ", _at(note.path), note.message))
     if report.window is not None and report.window.open:

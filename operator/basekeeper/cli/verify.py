@@ -19,10 +19,11 @@ from basekeeper.cache import engine, inventory, priority
 from basekeeper.cache.amounts import format_size
 from basekeeper.cache.contents import candidates
 from basekeeper.cache.evidence import CachedFile
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import display, original_of, parse
 from basekeeper.cache.settings import Host, Integrity, Policy
 from basekeeper.cache.verification import Outcome, Stop, Told, Verified, Verifier
-from basekeeper.resources.quantities import QuantityError, parse_size, timestamp
+from basekeeper.resources.quantities import QuantityError, parse_size
 
 from . import document, interrupts, tables
 from . import options as o

@@ -146,6 +146,8 @@ SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "acknowledged": _common_rows,
     "shared_storage": lambda ours, theirs: ours if ours.mode is SharedStorageMode.REFUSE else theirs,
     "maintenance_windows": _windows,
+    # Not one of a fleet's settings: it ends one trip that stands on one node, and a rollout waits for that very node.
+    "reset_trips": lambda _ours, theirs: theirs,
 }
 """For each setting the safer of two values: what a node has now, and what it is to have."""
 

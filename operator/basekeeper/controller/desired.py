@@ -146,17 +146,19 @@ def _current(cache: NodeCache | None) -> NodeSpec | None:
 
 
 def _by_node(policy: Policy, names: Iterable[str]) -> dict[str, NodeSettings]:
-    """All settings of a policy, as each node gets them: without the acknowledged paths of others."""
+    """All settings of a policy, as each node gets them: without the acknowledged paths and the trips of others."""
     given: dict[str, Any] = {name: getattr(policy.spec, name) for name in NodeSettings.model_fields}
-    rows = given["acknowledged"]
-    everybodys = NodeSettings.model_construct(**{**given, "acknowledged": tuple(r for r in rows if r.node is None)})
-    special = {row.node for row in rows}
+    rows, resets = given["acknowledged"], given["reset_trips"]
+    common = {"acknowledged": tuple(row for row in rows if row.node is None), "reset_trips": ()}
+    everybodys = NodeSettings.model_construct(**{**given, **common})
+    special = {row.node for row in (*rows, *resets)}
     return {name: everybodys if name not in special else _for_node(given, name) for name in names}
 
 
 def _for_node(given: Mapping[str, Any], node: str) -> NodeSettings:
     rows = tuple(row for row in given["acknowledged"] if row.node in (None, node))
-    return NodeSettings.model_construct(**{**given, "acknowledged": rows})
+    resets = tuple(row for row in given["reset_trips"] if row.node == node)
+    return NodeSettings.model_construct(**{**given, "acknowledged": rows, "reset_trips": resets})
 
 
 def _stand(policy: Policy, current: NodeSpec | None, *, moved: bool, waits: bool, now: float) -> NodeRollout | None:

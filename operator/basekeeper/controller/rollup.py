@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from basekeeper.cache.amounts import format_size
+from basekeeper.cache.moments import timestamp
 from basekeeper.cache.settings import Mode
 from basekeeper.resources.conditions import Condition, PolicyCondition, Said, Status, Why, settle, shortened
 from basekeeper.resources.fields import MOST_BYTES, moment
 from basekeeper.resources.image_cache_policy import MAX_ROWS, NodeState, PolicyStatus
-from basekeeper.resources.quantities import timestamp
 
 from . import caution, matching
 from .desired import Desired, Wanted

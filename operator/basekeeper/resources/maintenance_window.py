@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from basekeeper.cache import windows
+from basekeeper.cache.moments import timestamp
 
 from .fields import Duration, Strict, cel
-from .quantities import shown, timestamp
+from .quantities import shown
 
 MAX_WINDOWS = 16
 _LEAST = "1m"

@@ -195,6 +195,21 @@ class Paths(Strict):
     """The cache of base images."""
 
 
+class BreakerReport(Strict):
+    """The weightiest anomaly that stops every removal."""
+
+    trip: Annotated[str, Field(max_length=64)]
+    """Its name, which `spec.resetTrips` of the policy takes."""
+    cause: Annotated[Reason, Field(strict=False)]
+    """Which anomaly it is."""
+    since: Timestamp
+    """When a pass first saw it."""
+    message: Annotated[str, Field(max_length=1024)]
+    """What was seen."""
+    clears: Annotated[str, Field(max_length=1024)]
+    """What ends it."""
+
+
 class WindowReport(Strict):
     """Whether removals, purges and verification may run by the policy's maintenance windows."""
 
@@ -269,6 +284,8 @@ class NodeStatus(Strict):
     """What is known of the content of the bases. Absent: nothing was ever verified, and nothing is to be."""
     paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
     """Where the agent looks."""
+    breaker: Annotated[Omittable[BreakerReport], Field(json_schema_extra=omitted)] = None
+    """The weightiest anomaly, while one stops every removal. Absent: none does."""
     window: Annotated[Omittable[WindowReport], Field(json_schema_extra=omitted)] = None
     """Whether removals may run by the policy's maintenance windows. Absent: it has none."""
     holds: Annotated[tuple[HoldReport, ...], Field(strict=False, max_length=MAX_HOLDS)] = ()

@@ -5,12 +5,14 @@ so that the error can say so. Floors (an interval of at least a minute, ages of 
 validation and not these models': the engine takes any duration, so that it can be tried in seconds.
 """
 
+import re
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from basekeeper.cache import settings
 from basekeeper.cache.settings import Algorithm, CachedOnly, Drain, Mode, SharedStorageMode
+from basekeeper.cache.trips import TRIP_PATTERN
 
 from .fields import (
     Duration,
@@ -27,6 +29,7 @@ from .fields import (
     omitted,
 )
 from .maintenance_window import MAX_WINDOWS, MaintenanceWindow
+from .quantities import shown
 
 LATER = frozenset(
     {
@@ -161,6 +164,16 @@ class SharedStorage(Strict):
     nova: trusts the file compute_nodes."""
 
 
+_TRIP = {"type": "string", "pattern": TRIP_PATTERN, "maxLength": 64}
+
+
+def _read_trip(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(TRIP_PATTERN, value):
+        example = "UsersVanished-20261124T101500Z"
+        raise ValueError(f"expected the name of a trip as status.breaker.trip has it, {example}, got {shown(value)}")
+    return value
+
+
 class Acknowledged(Strict):
     """An operator's word that something which cannot be read is known to be harmless."""
 
@@ -172,6 +185,15 @@ class Acknowledged(Strict):
     """Why it is harmless, for whoever reads this next."""
     until: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
     """When this ends, as 2026-12-31T00:00:00Z. Default: when the file changes."""
+
+
+class ResetTrip(Strict):
+    """An operator's word that ends one trip of one node's breaker."""
+
+    node: NodeName
+    """The node."""
+    trip: Annotated[str, BeforeValidator(_read_trip), WithJsonSchema(_TRIP)]
+    """The trip's name, as the node's status.breaker.trip has it."""
 
 
 class NodeSettings(Strict):
@@ -231,6 +253,9 @@ class NodeSettings(Strict):
     shared_storage: SharedStorage = SharedStorage()
     """How to behave when other hosts use the same instances directory. Default: as its fields say.
     nova: trusts the file compute_nodes."""
+    reset_trips: Annotated[tuple[ResetTrip, ...], Field(strict=False, max_length=64)] = ()
+    """Trips of nodes' breakers that end on your word, at most 64: each by its node and its name, so that it ends no
+    other, nor the same anomaly when it comes again. Reaches its node at once. Default: none. nova: has no breaker."""
     maintenance_windows: Annotated[tuple[MaintenanceWindow, ...], Field(strict=False, max_length=MAX_WINDOWS)] = ()
     """When removals, purges and verification may run, at most 16 windows; observing, reporting and restoring always go
     on. Default: none, which is always. nova: has no such option."""
@@ -260,5 +285,6 @@ def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
             if row.node in (None, node)
         ),
         shared_storage=given.shared_storage.mode,
+        reset_trips=frozenset(row.trip for row in given.reset_trips if row.node == node),
         windows=tuple(window.to_engine() for window in given.maintenance_windows),
     )

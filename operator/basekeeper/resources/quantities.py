@@ -1,4 +1,4 @@
-"""Durations, sizes and times as Kubernetes writes them, and as the numbers that the engine counts with.
+"""Durations and sizes as Kubernetes writes them, and as the numbers that the engine counts with.
 
 A duration is a string of Go (`24h`, `1h30m`, `500ms`); a size is a Kubernetes quantity (`10Gi`, `500M`,
 `1e9`) or a whole number. No library of ours reads either, and each is a page, so they are read here. What is
@@ -7,7 +7,6 @@ remove files too early.
 """
 
 import re
-from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
@@ -135,9 +134,3 @@ def _whole_bytes(value: object) -> int | None:
     exponent = int(match["exponent"][1:]) if match["exponent"] else 0
     exact = Fraction(Decimal(match["number"])) * _SIZE_SUFFIXES[match["suffix"]] * 10**exponent
     return int(exact) if exact.denominator == 1 else None
-
-
-def timestamp(seconds: float) -> str:
-    """Write Unix seconds as Kubernetes writes times; out of range: the nearest that can be written."""
-    bounded = min(max(seconds, 0.0), 253402300799.0)
-    return datetime.fromtimestamp(bounded, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
