@@ -26,6 +26,7 @@ UUID = "0f2c3a1e-6d51-4a0b-9f0e-5a1b2c3d4e5f"
 NAME = "test-validation"
 ROW = {"path": "instance/disk", "reason": "known"}
 EXAMPLES = sorted((DEPLOY / "examples").glob("*.yaml"))
+TRIP = {"node": "node-a", "trip": "UsersVanished-20261124T101500Z"}
 WINDOW = {"schedule": "0 22 * * SAT", "duration": "4h"}
 NOTHING = "expected a value, got nothing; give it one or remove it"
 UNKNOWN = "unknown field; correct its name or remove it"
@@ -73,6 +74,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a label that must be there": _where("zone", "Exists"),
     "values of a label": _where("example.com/zone", "NotIn", values=["a", "b"]),
     "a low priority": {"priority": -5},
+    "a trip that is to end": {"resetTrips": [TRIP]},
+    "as many trips as may be": {"resetTrips": [TRIP] * 64},
     "a window": {"maintenanceWindows": [{"schedule": "30 1 * * *", "duration": "2h"}]},
     "a window in a zone": {"maintenanceWindows": [{**WINDOW, "timeZone": "America/Argentina/Buenos_Aires"}]},
     "a window with everything that cron has": {
@@ -191,7 +194,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"{field} without a value": ({field: None}, f"spec.{field}: {NOTHING}")
         for field in ("suspend", "interval", "minimumAge", "pinnedImages", "limits", "quarantine",
-                      "acknowledged", "sharedStorage", "priority", "rollout", "maintenanceWindows")
+                      "acknowledged", "sharedStorage", "priority", "rollout", "maintenanceWindows",
+                      "resetTrips")
     },
     "no limit without saying so": ({"limits": {"maxBytes": None}}, f"spec.limits.maxBytes: {NOTHING}"),
     "an age without a value": ({"minimumAge": {"original": None}}, f"spec.minimumAge.original: {NOTHING}"),
@@ -200,6 +204,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an acknowledged path for no node": (
         {"acknowledged": [{**ROW, "node": None}]}, f"spec.acknowledged: a field of an entry: {NOTHING}",
     ),
+    # trips
+    **{
+        f"the trip {trip!r}": ({"resetTrips": [TRIP, {**TRIP, "trip": trip}]}, "spec.resetTrips[1].trip: Invalid value")
+        for trip in ("UsersVanished", "UnknownUsage-20261124T101500Z", "UsersVanished-2026-11-24T10:15:00Z", "")
+    },
+    "a trip of no node": ({"resetTrips": [{"trip": TRIP["trip"]}]}, "spec.resetTrips[0].node: Required value"),
+    "a trip without a name": ({"resetTrips": [{"node": "n"}]}, "spec.resetTrips[0].trip: Required value"),
+    "an unknown field of a trip": (
+        {"resetTrips": [{**TRIP, "reason": "r"}]},
+        "spec.resetTrips: an entry has an unknown field; known are node, trip",
+    ),
+    "too many trips": ({"resetTrips": [TRIP] * 65}, "spec.resetTrips: Too many: 65"),
     # windows
     **{
         f"the schedule {schedule!r}": (
@@ -379,6 +395,7 @@ def test_what_is_not_said_is_filled_in(cluster: ControlPlane) -> None:
         "acknowledged": [],
         "sharedStorage": {"mode": "Refuse"},
         "maintenanceWindows": [],
+        "resetTrips": [],
         "priority": 0,
         "rollout": {"maxNodesPerInterval": "10%"},
     }

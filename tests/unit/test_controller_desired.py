@@ -125,6 +125,14 @@ def test_a_node_gets_only_its_own_acknowledged_paths() -> None:
     assert told == {"a": ["a", "all"], "b": ["b", "all"], "c": ["all"]}
 
 
+def test_a_node_hears_of_its_own_trips_only() -> None:
+    trip = "UsersVanished-20261124T101500Z"
+    cluster = Cluster(policy(resetTrips=[{"node": name, "trip": trip} for name in "ab"]), nodes=["a", "b", "c"])
+    cluster.reconcile()
+    told = {name: spec["resetTrips"] for name, spec in cluster.specs.items()}
+    assert told == {"a": [{"node": "a", "trip": trip}], "b": [{"node": "b", "trip": trip}], "c": []}
+
+
 def test_a_node_s_object_names_its_policy_and_generation_and_every_setting() -> None:
     given = policy(mode="Audit", generation=7, pressure={}, maxCacheBytes="1Gi", integrity={})
     cluster = Cluster(given, nodes=["a"])

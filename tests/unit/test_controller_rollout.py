@@ -141,6 +141,18 @@ def test_trouble_on_a_node_that_was_told_stops_the_rollout_until_it_is_well(befa
     assert len(cluster.reconcile()) == 4
 
 
+def test_a_word_that_ends_a_trip_reaches_the_node_that_the_rollout_waits_for() -> None:
+    cluster = fleet()
+    victim = min(cluster.next_wave())
+    _open_breaker(cluster, victim)
+    cluster.report()
+    rows = [{"node": victim, "trip": "UsersVanished-20261124T101500Z"}]
+    cluster.put(policy(generation=3, resetTrips=rows, minimumAge={"original": "1h"}))
+    cluster.reconcile()
+    assert cluster.specs[victim]["resetTrips"] == rows
+    assert cluster.specs[victim]["minimumAge"]["original"] == "24h", "the rest of the edit waits"
+
+
 EDIT: dict[str, dict[str, Any]] = {"safer": {"pinnedImages": [UUID]}, "bolder": {"minimumAge": {"original": "1h"}}}
 
 

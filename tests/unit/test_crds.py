@@ -39,6 +39,7 @@ FIELDS = {
     *("acknowledged[].path", "acknowledged[].reason", "acknowledged[].until", "sharedStorage.mode"),
     *("pressure.highPercent", "pressure.lowPercent", "pressure.minimumAge", "pressure.ignoreWindows", "maxCacheBytes"),
     *("integrity.interval", "integrity.maxBytesPerSecond", "integrity.algorithm"),
+    *("resetTrips[].node", "resetTrips[].trip"),
     *("maintenanceWindows[].schedule", "maintenanceWindows[].duration", "maintenanceWindows[].timeZone"),
 }
 """The fields of a policy in this release: those of the design without the ones whose function comes later."""
@@ -201,6 +202,7 @@ FULL: dict[str, Any] = {
     "integrity": {"interval": "1h", "maxBytesPerSecond": "100M", "algorithm": "SHA256"},
     "acknowledged": [{"node": "n", "path": "a/disk", "reason": "gone", "until": "2027-01-01T00:00:00Z"}],
     "sharedStorage": {"mode": "Refuse"},
+    "resetTrips": [{"node": "n", "trip": "InstancesVanished-20261124T101500Z"}],
     "maintenanceWindows": [{"schedule": "30 1 * * SAT,SUN", "duration": "4h", "timeZone": "Europe/Berlin"}],
 }
 

@@ -53,6 +53,9 @@ def test_every_field_reaches_the_engine() -> None:
         quarantine={"retention": "0s", "drain": "Restore"},
         acknowledged=[{"path": "a/disk", "reason": "gone", "until": "1970-01-01T01:00:00+00:30"}],
         sharedStorage={"mode": "Refuse"},
+        resetTrips=[
+            {"node": node, "trip": f"{TRIP[:-2]}{number}Z"} for number, node in enumerate(["node-1", "node-2"])
+        ],
         maintenanceWindows=[
             {"schedule": "30 1 * * SAT", "duration": "4h", "timeZone": "Europe/Berlin"},
             {"schedule": "0 3 L * *", "duration": "1s"},
@@ -69,6 +72,7 @@ def test_every_field_reaches_the_engine() -> None:
         retention=0,
         drain=Drain.RESTORE,
         acknowledged=(AcknowledgedPath("a/disk", "gone", 1800),),
+        reset_trips=frozenset({"UsersVanished-20261124T101500Z"}),
         windows=(
             Window("30 1 * * SAT", 4 * 3600, ZoneInfo("Europe/Berlin")),
             Window("0 3 L * *", 1, ZoneInfo("UTC")),
@@ -116,6 +120,8 @@ def test_a_label_selector_is_accepted(selector: dict[str, Any]) -> None:
     assert parse(document(nodeSelector=selector), "f").spec.node_selector is not None
 
 
+OF_A_TRIP = "expected the name of a trip as status.breaker.trip has it"
+TRIP = "UsersVanished-20261124T101500Z"
 WINDOW = "spec.maintenanceWindows[0]"
 FIVE = "expected five cron fields (minute, hour, day of month, month, day of week) such as"
 EMPTY = "spec.nodeSelector: empty; give matchLabels or matchExpressions, or remove nodeSelector for every node"
@@ -199,6 +205,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"minimumAge": {"neverUsed": "23h59m"}},
         "spec.minimumAge.neverUsed: expected a duration no shorter than minimumAge.original, or none",
     ),
+    **{
+        f"the trip {trip!r}": (
+            {"resetTrips": [{"node": "n", "trip": trip}]},
+            f"spec.resetTrips[0].trip: {OF_A_TRIP}, {TRIP}, got {shown(trip)}",
+        )
+        for trip in ("UsersVanished", "UnknownUsage-20261124T101500Z", f"{TRIP} ", "", 7)
+    },
+    "a trip of no node": ({"resetTrips": [{"trip": TRIP}]}, "spec.resetTrips[0].node: required"),
     "a schedule in a word": (
         {"maintenanceWindows": [{"schedule": "@daily", "duration": "1h"}]},
         f'{WINDOW}.schedule: {FIVE} "30 1 * * SAT", got "@daily"',
