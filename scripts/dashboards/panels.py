@@ -187,12 +187,14 @@ def fleet() -> Dashboard:
                Query(f'count_values("generation", basekeeper_policy_generation_applied{{{_FLEET}}})',
                      "generation {{generation}}"), stacked=True),
         _graph("Policies, enforcing, watching", "Policies that there are, nodes that remove, nodes that have a "
-               "maintenance window open, or none to wait for, and programs that hear nothing from the API server.",
+               "maintenance window open, or none to wait for, and programs that hear nothing from the API server. And "
+               "bases of one name whose content differs between nodes; docs/integrity.md says what each kind means.",
                "short",
                Query(f"sum(basekeeper_policies{{{_FLEET}}})", "policies"),
                Query(f"sum(basekeeper_enforcing{{{_FLEET}}})", "enforcing"),
                Query(f"sum(basekeeper_window_open{{{_FLEET}}})", "window open"),
-               Query(f"sum(1 - basekeeper_watch_up{{{_FLEET}}})", "watch down")),
+               Query(f"sum(1 - basekeeper_watch_up{{{_FLEET}}})", "watch down"),
+               Query(f"max by (kind) (basekeeper_disagreements{{{_FLEET}}}) > 0", "bases differ: {{kind}}")),
         _graph("Lag of the policies' status", "For how long a policy's status has not said what it should. Up to 30 s "
                "is how it works.", "s", Query(f"max(basekeeper_rollup_lag_seconds{{{_FLEET}}})", "lag"), warn=60),
         _graph("Time of a reconciliation", "95 of 100 of the hour before were faster.", "s",

@@ -29,7 +29,12 @@ from basekeeper.resources.conditions import (
     PolicyCondition,
     Why,
 )
-from basekeeper.resources.image_cache_policy import STATE_MEANING, NodeState
+from basekeeper.resources.image_cache_policy import (
+    DISAGREEMENT_MEANING,
+    STATE_MEANING,
+    DisagreementKind,
+    NodeState,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +75,7 @@ def test_the_page_on_conditions_says_of_each_what_true_false_and_unknown_mean(he
 WORDS: dict[str, tuple[type[StrEnum], Mapping[Any, str]]] = {
     "Reasons": (Why, WHY_MEANING),
     "States of nodes": (NodeState, STATE_MEANING),
+    "Disagreements": (DisagreementKind, DISAGREEMENT_MEANING),
     "Events": (EventReason, events.MEANING),
 }
 

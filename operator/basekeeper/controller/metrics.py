@@ -1,7 +1,7 @@
 """What the controller counts."""
 
 from basekeeper.cluster.metrics import ProgramMetrics
-from basekeeper.resources.image_cache_policy import NodeState
+from basekeeper.resources.image_cache_policy import DisagreementKind, NodeState
 
 
 class Metrics(ProgramMetrics):
@@ -12,6 +12,12 @@ class Metrics(ProgramMetrics):
         self.policies = self.gauge("basekeeper_policies", "policies that there are")
         self.nodes = self.gauge(
             "basekeeper_nodes", "nodes that follow a policy, each in one state", {"state": NodeState}
+        )
+        self.disagreements = self.gauge(
+            "basekeeper_disagreements",
+            "bases of which not all nodes have the same content: `Suspect`, one node alone differs from at least two "
+            "that agree; `Undecided`, no two agree; `Variants`, other conversions of the image, no damage",
+            {"kind": DisagreementKind},
         )
         self.waiting = self.gauge("basekeeper_rollout_waiting_nodes", "nodes that wait for their wave of a rollout")
         self.stopped = self.gauge(

@@ -8,6 +8,7 @@ whenever the watch has listed, which it does after each disconnection, and every
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +19,11 @@ from basekeeper.cluster.backoff import Backoff
 from basekeeper.cluster.connection import Connection
 from basekeeper.cluster.probes import Probes
 from basekeeper.cluster.watch import Subject, Watch
-from basekeeper.resources.image_cache_policy import NodeState
+from basekeeper.resources.image_cache_policy import DisagreementKind, NodeState
 from basekeeper.resources.kinds import GROUP
 from basekeeper.resources.node_image_cache import NodeSpec
 
-from . import rollup, snapshots
+from . import agreement, rollup, snapshots
 from .desired import Desired, Wanted, desired, is_there
 from .metrics import Metrics
 from .snapshots import NodeCache, Policy
@@ -261,6 +262,9 @@ class Controller:
         found = rollup.states(world, aim, time.time())
         for state in NodeState:
             self._metrics.nodes.labels(state).set(found[state])
+        kinds_of = Counter(item.kind for item in agreement.compare(world.caches).disagreements)
+        for kind in DisagreementKind:
+            self._metrics.disagreements.labels(kind).set(kinds_of[kind])
         self._metrics.policies.set(len(world.policies))
         self._metrics.waiting.set(sum(wanted.waiting for wanted in aim.wanted.values()))
         self._metrics.stopped.set(any(wave.stopped is not None for wave in aim.waves.values()))

@@ -13,9 +13,16 @@ from basekeeper.cache.moments import timestamp
 from basekeeper.cache.settings import Mode
 from basekeeper.resources.conditions import Condition, PolicyCondition, Said, Status, Why, settle, shortened
 from basekeeper.resources.fields import MOST_BYTES, moment
-from basekeeper.resources.image_cache_policy import MAX_ROWS, NodeState, PolicyStatus
+from basekeeper.resources.image_cache_policy import (
+    MAX_DISAGREEMENTS,
+    MAX_ROWS,
+    MAX_SUSPECTS,
+    NodeState,
+    PolicyStatus,
+)
 
-from . import caution, matching
+from . import agreement, caution, matching
+from .agreement import Comparison, Disagreement
 from .desired import Desired, Wanted
 from .rollout import STALE_AFTER, Wave
 from .snapshots import NodeCache, Policy
@@ -56,8 +63,18 @@ def statuses(world: World, desired: Desired, now: float) -> dict[str, dict[str, 
             followers[policy.name].append(_follower(policy, wanted, world.caches.get(name), now))
         for loser in wanted.match.losers:
             losers[loser.name].append(wanted)
+    nodes = {name: frozenset(item.name for item in found) for name, found in followers.items()}
+    everybody = frozenset().union(*nodes.values())
+    compared = agreement.compare(world.caches)
     return {
-        name: _status(policy, followers[name], losers[name], desired.waves.get(name), now)
+        name: _status(
+            policy,
+            followers[name],
+            losers[name],
+            desired.waves.get(name),
+            compared.told_to(nodes[name], everybody),
+            now,
+        )
         for name, policy in world.policies.items()
     }
 
@@ -110,7 +127,12 @@ def _state(wanted: Wanted, cache: NodeCache | None, now: float, *, current: bool
 
 
 def _status(
-    policy: Policy, followers: Sequence[_Follower], losers: Sequence[Wanted], wave: Wave | None, now: float
+    policy: Policy,
+    followers: Sequence[_Follower],
+    losers: Sequence[Wanted],
+    wave: Wave | None,
+    compared: Comparison,
+    now: float,
 ) -> dict[str, Any]:
     rows = sorted(followers, key=lambda item: (_ORDER[item.state], item.name))
     caches = [item.cache for item in followers if item.cache is not None]
@@ -129,6 +151,7 @@ def _status(
         _degraded(followers),
         _rolling_out(followers, wave),
         _overridden(policy, losers),
+        _caches_agree(compared),
     ]
     conditions = settle(said, _known(policy.status), policy.generation, moment(now))
     status = {
@@ -139,6 +162,7 @@ def _status(
         "reclaimable": format_size(totals["reclaimableBytes"]),
         "nodeStatuses": [_row(item) for item in rows[:MAX_ROWS]],
         "truncated": len(rows) > MAX_ROWS,
+        "disagreements": [_disagreement(item) for item in compared.disagreements[:MAX_DISAGREEMENTS]],
     }
     PolicyStatus.model_validate(status)  # what the server would refuse must fail here, where it can be found
     return status
@@ -290,6 +314,40 @@ def _overridden(policy: Policy, losers: Sequence[Wanted]) -> Said:
         Why.FIRST_NAME: "priorities and ages are equal and its name comes first",
     }
     return Said(kind, Status.TRUE, reason, f"{message} ({chief.name}: {words[reason]})")
+
+
+def _caches_agree(compared: Comparison) -> Said:
+    kind = PolicyCondition.CACHES_AGREE
+    if not compared.bases:
+        message = "no base of its nodes has a digest on a second node; spec.integrity makes nodes take digests"
+        return Said(kind, Status.UNKNOWN, Why.NOTHING_TO_COMPARE, message)
+    ours = compared.disagreements
+    if suspect := [item for item in ours if item.suspects]:
+        told = [f"{item.name} on {_some(item.suspects)} differs from {item.agreeing} that agree" for item in suspect]
+        return Said(kind, Status.FALSE, Why.SUSPECT_CONTENT, _first(told))
+    if undecided := [item for item in ours if item.undecided]:
+        told = [f"{item.name} differs between {_some(item.undecided)}, and no two agree" for item in undecided]
+        return Said(kind, Status.UNKNOWN, Why.UNDECIDED, _first(told))
+    message = f"of {len(compared.bases)} bases that other nodes have too, no copy is suspect"
+    if ours:
+        told = [f"{item.name} has {item.variants} contents, as of other conversions" for item in ours]
+        return Said(kind, Status.TRUE, Why.VARIANTS, f"{message}; {_first(told)}")
+    return Said(kind, Status.TRUE, Why.SAME_CONTENT, message)
+
+
+def _first(told: Sequence[str]) -> str:
+    return "; ".join(told[:_NAMED]) + (f"; and {len(told) - _NAMED} more" if len(told) > _NAMED else "")
+
+
+def _disagreement(item: Disagreement) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "kind": item.kind.value,
+        "suspects": list(item.suspects[:MAX_SUSPECTS]),
+        "undecided": list(item.undecided[:MAX_SUSPECTS]),
+        "agreeing": item.agreeing,
+        "variants": item.variants,
+    }
 
 
 def _taken(winner: Policy, count: int) -> str:

@@ -15,6 +15,8 @@ from basekeeper.resources.conditions import NodeCondition, Status, shortened
 from basekeeper.resources.image_cache_policy import API_VERSION, KIND, LabelSelector, PolicySpec
 from basekeeper.resources.node_image_cache import NodeSpec
 
+from . import digests
+
 Object = Mapping[str, Any]
 MAX_PRIORITY = 2**31 - 1
 _LONGEST = 400
@@ -82,6 +84,8 @@ class Said:
     corrupt_files: int = 0
     identity: str | None = None
     """Which directories it sees."""
+    digests: bytes = b""
+    """Of its original bases, as `digests.packed` makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,7 @@ def _said(status: Object) -> Said:
         cache={key: int(value) for key, value in (status.get("cache") or {}).items()},
         corrupt_files=int((status.get("integrity") or {}).get("corruptFiles", 0)),
         identity=(status.get("fileSystem") or {}).get("identity"),
+        digests=digests.packed((status.get("integrity") or {}).get("digests")),
     )
 
 

@@ -37,6 +37,7 @@ class PolicyCondition(StrEnum):
     DEGRADED = "Degraded"
     ROLLING_OUT = "RollingOut"
     OVERRIDDEN = "Overridden"
+    CACHES_AGREE = "CachesAgree"
 
 
 class NodeCondition(StrEnum):
@@ -90,6 +91,12 @@ POLICY_MEANING: dict[PolicyCondition, Meaning] = {
         "nodes that its selector matches follow another policy, which the message names",
         "every node that its selector matches follows it",
         _NEVER,
+    ),
+    PolicyCondition.CACHES_AGREE: Meaning(
+        "of every base that has digests on two nodes of the cluster or more all copies are the same, or differ as "
+        "other conversions of the image do",
+        "a base of one of its nodes differs from at least two others that agree: `status.disagreements` names both",
+        "no base has digests on two nodes, or one stands against one and nothing says which is right",
     ),
 }
 """The table of `docs/conditions.md` about policies."""
@@ -165,6 +172,11 @@ class Why(StrEnum):
     OLDER_POLICY = "OlderPolicy"
     FIRST_NAME = "FirstName"
     NOT_OVERRIDDEN = "NotOverridden"
+    SAME_CONTENT = "SameContent"
+    VARIANTS = "Variants"
+    SUSPECT_CONTENT = "SuspectContent"
+    UNDECIDED = "Undecided"
+    NOTHING_TO_COMPARE = "NothingToCompare"
 
     DONE = "PassEnded"
     FAILED = "PassFailed"
@@ -210,6 +222,11 @@ WHY_MEANING: dict[Why, str] = {
     Why.OLDER_POLICY: "priorities are equal, and the other policy is older",
     Why.FIRST_NAME: "priorities and ages are equal, and the other policy's name comes first",
     Why.NOT_OVERRIDDEN: "no other policy takes a node of this one",
+    Why.SAME_CONTENT: "nodes that have a base of one name have the same content",
+    Why.VARIANTS: "contents differ as those of other conversions do: in size, or on several nodes alike",
+    Why.SUSPECT_CONTENT: "one node has other content of the same size than at least two that agree",
+    Why.UNDECIDED: "nodes have different content of the same size, and no two agree",
+    Why.NOTHING_TO_COMPARE: "no base of one name has digests on two nodes; spec.integrity makes nodes take them",
     Why.DONE: "the last pass ended without failure",
     Why.FAILED: "the last pass failed",
     Why.NO_POLICY: "no policy selects the node, or it has been told of none; nothing is observed and nothing removed",

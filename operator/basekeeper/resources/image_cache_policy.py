@@ -34,6 +34,10 @@ API_VERSION = "basekeeper.io/v1alpha1"
 KIND = "ImageCachePolicy"
 MAX_ROWS = 500
 """Rows of `status.nodeStatuses`: more do not fit well into an object."""
+MAX_DISAGREEMENTS = 16
+"""Rows of `status.disagreements`."""
+MAX_SUSPECTS = 8
+"""Nodes that one of these names of each sort."""
 
 
 class LabelOperator(StrEnum):
@@ -262,13 +266,49 @@ class NodeRow(Strict):
     """What is the matter, where something is."""
 
 
+class DisagreementKind(StrEnum):
+    """What it means that nodes keep different content under one name, the weightiest first."""
+
+    SUSPECT = "Suspect"
+    UNDECIDED = "Undecided"
+    VARIANTS = "Variants"
+
+
+DISAGREEMENT_MEANING: dict[DisagreementKind, str] = {
+    DisagreementKind.SUSPECT: "one node alone has this content, and at least two others agree on another of the same "
+    "size: its base is probably damaged, or was not the image's from the beginning",
+    DisagreementKind.UNDECIDED: "no two nodes of the same size agree, so that nothing says whose base is right",
+    DisagreementKind.VARIANTS: "the sizes differ, or several nodes agree on each content: other conversions of the "
+    "image, which is no damage",
+}
+"""What each kind means; `docs/conditions.md` shows it."""
+
+
+class DisagreementRow(Strict):
+    """One base of which not all nodes have the same content."""
+
+    name: Annotated[str, Field(max_length=64)]
+    """The file's name."""
+    kind: Annotated[DisagreementKind, Field(strict=False)]
+    """What that means: Suspect, Undecided or Variants."""
+    suspects: Annotated[tuple[NodeName, ...], Field(strict=False, max_length=MAX_SUSPECTS)] = ()
+    """Nodes that stand alone against at least two copies that agree, at most 8."""
+    undecided: Annotated[tuple[NodeName, ...], Field(strict=False, max_length=MAX_SUSPECTS)] = ()
+    """Nodes that stand against each other, of which no two of one size agree, at most 8."""
+    agreeing: Count = 0
+    """Copies that agree against the suspects; where there are none, copies of the content that most nodes have. Nodes
+    that share their storage have one copy."""
+    variants: Count = 0
+    """How many different contents there are."""
+
+
 class PolicyStatus(Strict):
     """What became of the policy; written by the controller alone."""
 
     observed_generation: Annotated[Omittable[Annotated[int, Field(ge=0)]], Field(json_schema_extra=omitted)] = None
     """The generation of the policy that this status is about."""
     conditions: Annotated[tuple[Condition, ...], Field(strict=False, max_length=16)] = ()
-    """Ready, Enforcing, Degraded, RollingOut and Overridden."""
+    """Ready, Enforcing, Degraded, RollingOut, Overridden and CachesAgree."""
     nodes: NodeCounts = NodeCounts()
     """Nodes, counted."""
     totals: Totals = Totals()
@@ -279,6 +319,9 @@ class PolicyStatus(Strict):
     """A row for each node, those in trouble first, at most 500."""
     truncated: bool = False
     """Whether there are more nodes than rows."""
+    disagreements: Annotated[tuple[DisagreementRow, ...], Field(strict=False, max_length=MAX_DISAGREEMENTS)] = ()
+    """Bases of which not all nodes of the cluster have the same content, the weightiest first, at most 16; those alone
+    that concern nodes of this policy: its suspects, and variants of what its nodes have."""
 
 
 class Metadata(Strict):
