@@ -314,7 +314,7 @@ STRANGE: dict[str, tuple[dict[str, Any], str]] = {
     "several": ({"one": 1, "quarantine": {"two": 2}}, "spec.quarantine.two; spec.one"),
     "a mode that is not known": ({"mode": "Aggressive"}, "spec.mode: Input should be 'Audit' or 'Enforce'"),
     "a value that is not known": (
-        {"sharedStorage": {"mode": "Coordinate"}},
+        {"sharedStorage": {"mode": "Trust"}},
         "spec.sharedStorage.mode: Input should be",
     ),
     "a value of another kind": ({"minimumAge": {"swap": 3}}, "spec.minimumAge.swap: expected a duration such as 24h"),

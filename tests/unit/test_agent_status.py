@@ -14,6 +14,7 @@ from basekeeper.agent import status
 from basekeeper.agent.orders import Order, read
 from basekeeper.agent.status import BUDGET, after_pass, beaten, differs, without_pass
 from basekeeper.cache.acts import Action
+from basekeeper.cache.evidence import Group, Shared
 from basekeeper.cache.ledger import Accepted
 from basekeeper.cache.names import Kind, display
 from basekeeper.cache.quarantine_plan import Hold
@@ -28,6 +29,7 @@ from basekeeper.resources.conditions import NodeCondition, Why
 from tests.unit.judging import CLOSED_NOW, DAY, HOUR, NOW, OPEN_NOW, original
 from tests.unit.structural import spec_and_status, wrongs
 
+GROUP = Group(("host-b",), (), 7, "host-b", leads=False, skew=0.0)
 _, SCHEMA = spec_and_status(crd.nodes())
 INSTANCES = Path("/var/lib/nova/instances")
 HOST = Host("node-a", INSTANCES, INSTANCES / "_base", INSTANCES / "snapshots", Path("/state"))
@@ -173,7 +175,7 @@ CROWDED: dict[str, Report] = {
         *crowd(),
         holds=many_holds(),
         libvirt_failure=LONG,
-        shared=LONG,
+        shared=Shared(LONG),
         trips=(tripped(Reason.OTHER_DIRECTORY, LONG),),
     ),
     "a pass that failed": report(error=LONG),
@@ -284,6 +286,7 @@ rows = st.builds(
     entry=st.none() | st.just("entry"),
 )
 holds = st.builds(Hold, st.sampled_from(Reason), texts, st.none() | st.text(max_size=600))
+groups = st.just(GROUP)
 reports = st.builds(
     Report,
     kind=st.just("Pass"),
@@ -298,7 +301,8 @@ reports = st.builds(
     quarantined=numbers,
     reclaimed_ever=numbers,
     libvirt_failure=st.none() | texts,
-    shared=st.none() | texts,
+    shared=st.none() | st.builds(Shared, texts, st.booleans()),
+    group=st.none() | groups,
     trips=st.lists(st.builds(tripped, st.sampled_from(sorted(ANOMALIES)), texts), max_size=1).map(tuple),
 )
 capacities = st.none() | st.builds(Capacity, st.sampled_from(["", "xfs", "fuse." + "x" * 99]), numbers, numbers)
@@ -508,7 +512,17 @@ CONDITIONS: dict[str, tuple[Report, NodeCondition, tuple[str, str]]] = {
     "libvirt answers": (report(), NodeCondition.LIBVIRT_REACHABLE, ("True", "Reachable")),
     "libvirt hangs": (report(libvirt_failure="hangs"), NodeCondition.LIBVIRT_REACHABLE, ("False", "Unreachable")),
     "no libvirt": (report(libvirt_asked=False), NodeCondition.LIBVIRT_REACHABLE, ("Unknown", "NotAsked")),
-    "others are there": (report(shared="nfs"), NodeCondition.SHARED_STORAGE, ("True", "Shared")),
+    "others are there": (report(shared=Shared("nfs")), NodeCondition.SHARED_STORAGE, ("True", "Shared")),
+    "others are there and agree": (
+        report(shared=Shared("all answered", holds=False), group=GROUP),
+        NodeCondition.SHARED_STORAGE,
+        ("True", "Coordinating"),
+    ),
+    "others are there and one is silent": (
+        report(shared=Shared("host b has not answered"), group=GROUP),
+        NodeCondition.SHARED_STORAGE,
+        ("True", "Waiting"),
+    ),
     "nobody else": (report(), NodeCondition.SHARED_STORAGE, ("False", "NotShared")),
     "an anomaly": (
         report(trips=(tripped(Reason.CLOCK_JUMPED, "forward"),)),

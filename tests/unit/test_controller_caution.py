@@ -47,7 +47,8 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "maxCacheBytes": (None, "200Gi", "100Gi"),
     "integrity": (None, {}),
     "acknowledged": ([], [{"path": "a", "reason": "r"}], [{"path": p, "reason": "r"} for p in "ab"]),
-    "sharedStorage.mode": ("Refuse",),
+    "sharedStorage.mode": ("Refuse", "Coordinate"),
+    "sharedStorage.retiredHosts": ([], ["node-a"], ["node-b", "node-a"]),
     "resetTrips": ([{"node": "node-0", "trip": "UsersVanished-20261124T101500Z"}],),
     "maintenanceWindows": ([NIGHT | {"duration": "1h"}], [NIGHT], [NIGHT, WEEKEND], []),
 }
@@ -108,7 +109,7 @@ PAIRS = [
     for place, careful in enumerate(values)
     for bold in values[place + 1 :]
 ]
-BASE = {"mode": "Enforce", "pinnedImages": [THIRD]}
+BASE = {"mode": "Enforce", "pinnedImages": [THIRD], "sharedStorage.mode": "Coordinate"}
 OPPOSED = {None, "Purge"}
 """Values of `drain`, of which each does what the other does not."""
 
@@ -184,6 +185,16 @@ MIXED = {
         {"minimumAge": {"original": "24h"}},
         {"minimumAge": {"original": "1h"}, "quarantine": {"drain": "Restore"}},
         {"minimumAge": {"original": "24h"}, "quarantine": {"drain": "Restore"}},
+    ),
+    "a retired host for another": (
+        {"sharedStorage": {"mode": "Coordinate", "retiredHosts": ["a", "b"]}},
+        {"sharedStorage": {"mode": "Coordinate", "retiredHosts": ["C", "B"]}},
+        {"sharedStorage": {"mode": "Coordinate", "retiredHosts": ["B"]}},
+    ),
+    "Coordinate, and fewer files": (
+        {},
+        {"sharedStorage": {"mode": "Coordinate", "retiredHosts": ["a"]}, "limits": {"maxFiles": 2}},
+        {"limits": {"maxFiles": 2}},
     ),
     "other windows, and fewer files": (
         {"maintenanceWindows": [NIGHT]},

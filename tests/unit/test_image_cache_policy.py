@@ -126,13 +126,9 @@ WINDOW = "spec.maintenanceWindows[0]"
 FIVE = "expected five cron fields (minute, hour, day of month, month, day of week) such as"
 EMPTY = "spec.nodeSelector: empty; give matchLabels or matchExpressions, or remove nodeSelector for every node"
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "a later field inside another": (
+    "hosts that are gone, though none is asked": (
         {"sharedStorage": {"retiredHosts": ["a"]}},
-        "spec.sharedStorage.retiredHosts: not supported by this release of basekeeper; remove it",
-    ),
-    "a later value": (
-        {"sharedStorage": {"mode": "Coordinate"}},
-        "spec.sharedStorage.mode: Coordinate is not supported by this release of basekeeper; write Refuse",
+        "spec.sharedStorage.retiredHosts: takes sharedStorage.mode: Coordinate; with Refuse no host is asked",
     ),
     "a misspelt field": ({"minunumAge": {}}, "spec.minunumAge: unknown field; did you mean minimumAge?"),
     "a misspelt field in a list": (

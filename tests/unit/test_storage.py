@@ -52,7 +52,7 @@ def test_own_host(host: Host, case: str) -> None:
 
 
 def test_no_registry(host: Host) -> None:
-    assert look(host, NOW) == storage.Storage()
+    assert look(host, NOW) == storage.Storage(problem="does not exist", absent=True)
 
 
 def test_only_this_host(host: Host) -> None:

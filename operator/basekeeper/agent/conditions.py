@@ -60,7 +60,9 @@ def _libvirt(report: Report) -> Said:
 
 def _shared(report: Report) -> Said:
     if report.shared is not None:
-        return Said(NodeCondition.SHARED_STORAGE, Status.TRUE, Why.SHARED, report.shared)
+        waits = Why.SHARED if report.group is None else Why.WAITING
+        why = waits if report.shared.holds else Why.COORDINATING
+        return Said(NodeCondition.SHARED_STORAGE, Status.TRUE, why, report.shared.message)
     return Said(NodeCondition.SHARED_STORAGE, Status.FALSE, Why.NOT_SHARED, "no sign of another host")
 
 

@@ -31,6 +31,7 @@ from basekeeper.cache.verdicts import (
 from basekeeper.cache.wholeness import State
 from basekeeper.cluster.metrics import ProgramMetrics
 
+_ANSWERS = ("answered", "silent")
 _PHASES = ("observe", "judge", "act")
 _OURS = [kind for kind in Kind if kind is not Kind.FOREIGN]
 """The kinds that are ever removed."""
@@ -173,6 +174,7 @@ class Metrics(ProgramMetrics):
             "0 where it did not; NaN before the first pass",
         )
         self._libvirt.set(math.nan)
+        self._show_hosts()
         self._size = self.gauge("basekeeper_filesystem_size_bytes", "size of the file system that the cache lies on")
         self._available = self.gauge(
             "basekeeper_filesystem_available_bytes", "what an ordinary user may still write there"
@@ -203,6 +205,21 @@ class Metrics(ProgramMetrics):
         self._pressure_bytes = (
             self.gauge("basekeeper_pressure_target_bytes", "bytes that must go for want of room"),
             self.gauge("basekeeper_pressure_evictable_bytes", "bytes that may go for it"),
+        )
+
+    def _show_hosts(self) -> None:
+        self._hosts = self.gauge(
+            "basekeeper_shared_hosts",
+            "other hosts that share the storage, with `sharedStorage.mode: Coordinate`, by whether they had answered "
+            "the latest round when the last pass looked; 0 otherwise",
+            {"state": _ANSWERS},
+        )
+        self._leader = self.gauge("basekeeper_shared_leader", "1 where the last pass led the hosts of the storage")
+        self._round = self.gauge(
+            "basekeeper_shared_round", "number of the latest round of the hosts of the storage; 0: there is none"
+        )
+        self._skew = self.gauge(
+            "basekeeper_shared_clock_skew_seconds", "by how much the file server's clock is ahead of this host's"
         )
 
     def show_order(self, policy: Policy | None, interval: float) -> None:
@@ -287,6 +304,13 @@ class Metrics(ProgramMetrics):
             self._breaker.labels(cause).set(cause in causes)
         self._breaker_since.set(min((trip.since for trip in report.trips), default=0.0))
         self._libvirt.set(report.libvirt_failure is None)
+        group = report.group
+        silent = len(group.silent) if group is not None else 0
+        self._hosts.labels("silent").set(silent)
+        self._hosts.labels("answered").set(len(group.known) - silent if group is not None else 0)
+        self._leader.set(group is not None and group.leads)
+        self._round.set(group.round if group is not None else 0)
+        self._skew.set(group.skew if group is not None else 0.0)
 
 
 def _add(counters: tuple[Counter, Counter], rows: Iterable[Row]) -> None:

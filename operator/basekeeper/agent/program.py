@@ -26,6 +26,7 @@ from basekeeper.resources.conditions import Why
 from basekeeper.resources.kinds import GROUP, RUN_NOW
 
 from . import events, status
+from .answers import Answers
 from .disk_watch import DiskWatch
 from .events import COMPONENT
 from .metrics import Metrics
@@ -98,6 +99,7 @@ class Agent:
         self._refused: str | None = None
         """Why the own object could not be read although the API server answered."""
         self._disk = DiskWatch(setup.host, setup.disk_check)
+        self._answers = Answers(setup.host)
         self._verifying = Verifying(setup.host, self._metrics.count_verified, self._found)
         self._acting = False
         self._beat = time.monotonic()
@@ -182,6 +184,7 @@ class Agent:
         """Sleep until something is due or was told."""
         while not self._stopping.is_set():
             self._beat = now = time.monotonic()
+            self._answers.give(now)
             if self._disk.calls(now):
                 _log.info("the disk is fuller than the policy wants: a pass before its time")
                 schedule.asked(now)
@@ -194,7 +197,7 @@ class Agent:
                 until = min(at for at in (schedule.due, self._reporter.next_at()) if at is not None)
                 if now >= until:
                     return
-                self._mail.changed.wait(min(until - now, _TICK, self._disk.every))
+                self._mail.changed.wait(min(until - now, _TICK, self._disk.every, self._answers.every))
 
     def _try_turn(self, schedule: Schedule, failures: Backoff) -> None:
         """One turn; whatever goes wrong in it, there is another one."""
@@ -209,6 +212,7 @@ class Agent:
     def _turn(self, schedule: Schedule) -> None:
         """One turn: ask, act, tell."""
         order = self._ask()
+        self._answers.policy = order.policy
         self._metrics.show_order(order.policy, order.interval)
         self._verifying.told(order.policy)
         if order.policy is None:
@@ -279,7 +283,7 @@ class Agent:
         self._acting = True
         try:
             with self._verifying.paused():
-                return engine.run(self._host, policy, progress, stop=self._should_stop)
+                return engine.run(self._host, policy, progress, stop=self._should_stop, resident=True)
         except engine.Busy as busy:
             _log.info("%s", busy)
             return None

@@ -78,8 +78,9 @@ def stops(
                 f"the clock went {direction} by {abs(jump):.0f} s since the last pass; every age starts anew from now",
             )
         )
-    if usage.shared is not None:
-        found.append(Stop(Reason.SHARED_STORAGE, usage.shared.message, anomaly=False))
+    if usage.shared is not None and usage.shared.holds:
+        said = (usage.shared.message, *usage.shared.also)
+        found.extend(Stop(Reason.SHARED_STORAGE, message, anomaly=False) for message in said)
     if policy.suspend:
         found.append(Stop(Reason.SUSPENDED, "the policy says suspend: true", anomaly=False))
     return tuple(found)

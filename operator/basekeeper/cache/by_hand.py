@@ -1,10 +1,12 @@
 """What a person may order on one host: put back, purge now, acknowledge, adopt. The same looks and locks as a pass."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from . import adoption, clock, engine, identity, ledger_file, quarantine, removal
 from .acts import Done
+from .coordination import in_turn, member_of
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
 from .ledger import LedgerError
 from .look import Looker, Watch, as_shown, remember
@@ -108,18 +110,26 @@ def purge(
     names the entry itself chooses the other file. Raises PassFailed, NoSuchEntry.
     """
     policy = as_shown(policy, host)
-    with engine.failures(), engine.alone(host), ledger_file.writing(host.state) as book:
+    with ExitStack() as turn:
+        turn.enter_context(engine.failures())
+        book = turn.enter_context(ledger_file.writing(host.state))
         chosen = {entry.id: entry for entry in _chosen(quarantined(host), wanted)}
         memory = replace(remember(host, book), given_up=frozenset(chosen.keys() & set(wanted or ())))
-        looker = Looker(host, policy, memory)
-        acts = Acts()
-        engine.restore_needed(host, looker.look(), acts, locked=True, progress=progress)
+        looker = Looker(host, policy, memory, member_of(host, policy, book, acts=True))
 
         def due_now(seen: Inventory, used: Usage) -> tuple[Inventory, Usage]:
             entries = tuple(replace(item, due_at=0.0) if item.id in chosen else item for item in seen.entries)
             return replace(seen, entries=entries), used
 
+        again = in_turn(looker.member, lambda: looker.look(due_now).plan, progress, stop)
+        turn.enter_context(again)
+        turn.enter_context(engine.alone(host))
+        acts = Acts()
+        first = looker.look()
+        looker.publish(first)
+        engine.restore_needed(host, first, acts, locked=True, progress=progress)
         look = looker.look(due_now)
+        looker.announce(look)
         due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
         done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress, stop)
         back = {item.entry.name.raw: item for item in acts.returned}

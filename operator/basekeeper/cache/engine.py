@@ -15,6 +15,7 @@ from . import contents, identity, ledger_file, locks, presence, quarantine, remo
 from .acts import Action, Done, Doubt
 from .adoption import remembered, with_resets
 from .baselines import FORGOTTEN_AFTER
+from .coordination import in_turn, member_of
 from .evidence import Inode, Inventory, QuarantineEntry
 from .files import Unobservable
 from .judged import Judged
@@ -57,21 +58,23 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
     policy = as_shown(policy, host)
     with failures(), ledger_file.reading(host.state) as book:
         policy = with_resets(policy, book)
-        look = Looker(host, policy, remember(host, book)).look()
+        member = member_of(host, policy, book, acts=removes(policy), make=False)
+        look = Looker(host, policy, remember(host, book), member).look()
         vanished = _vanished(host, look, look.inventory)
         return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book), look
 
 
-def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never) -> Report:
+def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never, resident: bool = False) -> Report:
     """Make one pass as the policy's mode allows. Raises PassFailed when it could not be made.
 
-    When `stop` says so, it ends between two files and reports what it did; the next pass does the rest.
+    When `stop` says so, it ends between two files and reports what it did; the next pass does the rest. `resident`: the
+    program goes on living after it, and answers the hosts that share the cache between its passes.
     """
     policy = as_shown(policy, host)
     with failures():
         try:
             with ledger_file.writing(host.state) as book:
-                return _pass(host, policy, book, progress, stop)
+                return _pass(host, policy, book, progress, stop, resident=resident)
         except LedgerError as error:
             # What is needed goes back whatever became of the memory: the quarantine depends on none.
             back = _restore_without_memory(host, policy, progress)
@@ -86,14 +89,27 @@ def _restore_without_memory(host: Host, policy: Policy, progress: Progress) -> i
     return sum(done.action is Action.RESTORED for done in acts.entries.values())
 
 
-def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: Stop) -> Report:
+def removes(policy: Policy) -> bool:
+    """Whether a pass under this policy removes or purges anything."""
+    return policy.mode is Mode.ENFORCE and not policy.suspend
+
+
+def _pass(host: Host, policy: Policy, book: Ledger, progress: Progress, stop: Stop, *, resident: bool) -> Report:
     policy = with_resets(policy, book)
-    memory = remembered(host, policy, book)
-    acting = policy.mode is Mode.ENFORCE and memory.directories is not Directories.OTHER and host.base.is_dir()
+    member = member_of(host, policy, book, acts=removes(policy), resident=resident)
+    looker = Looker(host, policy, remembered(host, policy, book), member)
+    with in_turn(member, lambda: looker.look().plan, progress, stop) as may_act:
+        return _pass_of(looker, book, progress, stop, may_act=may_act)
+
+
+def _pass_of(looker: Looker, book: Ledger, progress: Progress, stop: Stop, *, may_act: bool) -> Report:
+    host, policy, memory = looker.host, looker.policy, looker.memory
+    able = policy.mode is Mode.ENFORCE and memory.directories is not Directories.OTHER and host.base.is_dir()
+    acting = able and may_act
     with alone(host, wanted=acting):
-        looker = Looker(host, policy, memory)
         progress("looking", 0, 1)
         look = looker.look()
+        looker.publish(look)
         seen = look.inventory
         _note_acknowledged(book, policy, look)
         if look.plan.restart_ages:
@@ -184,6 +200,7 @@ def _act(looker: Looker, before: Look, acts: Acts, progress: Progress, stop: Sto
     """Remove and purge on a second look, which is returned; ends between two files when the window closes."""
     progress("looking again", 0, 1)
     look = looker.look()
+    looker.announce(look)
     closed = windows.closing(looker.policy.windows, look.now.wall)
 
     def halted() -> bool:
@@ -228,6 +245,8 @@ def _remove(
             retention=_retention(looker, item),
             last_users=look.memory.last_users.get(item.file.name.raw, ()),
             third_look=watch.about_removal,
+            may_act=looker.may_act,
+            round_number=looker.round,
         )
         acts.files[item.file.name.raw] = reserve.used_by(looker.host.base, remove)
 
@@ -382,6 +401,7 @@ def _note_present(book: Ledger, look: Look, *, without: Iterable[bytes], back: I
 def _vanished(host: Host, look: Look, first: Inventory) -> tuple[bytes, ...]:
     """What another hand has removed. Each is asked for once more: a file may move while a directory is listed."""
     missed = presence.missed(look.memory, first, look.inventory, look.now.wall)
+    missed = tuple(name for name in missed if name not in look.usage.purged_elsewhere)
     return tuple(name for name in missed if is_missing(bytes(host.base) + b"/" + name))
 
 
@@ -415,7 +435,8 @@ def _report(
         reclaimed_ever=book.reclaimed(),
         libvirt_asked=host.libvirt is not None,
         libvirt_failure=look.usage.libvirt_failure,
-        shared=look.usage.shared.message if look.usage.shared is not None else None,
+        shared=look.usage.shared,
+        group=look.usage.group,
         vanished=tuple(map(display, vanished)),
         wholeness=wholeness,
         trips=look.plan.trips,

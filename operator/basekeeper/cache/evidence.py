@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from .names import Name
+from .verdicts import Reason
 
 Inode: TypeAlias = tuple[int, int]
 """Device and inode number: the same file under whatever name, within one boot."""
@@ -75,6 +76,8 @@ class QuarantineEntry:
     reason: str
     """Why it was removed: a `Reason` value."""
     last_users: tuple[str, ...] = ()
+    round: int | None = None
+    """The round of the hosts of a shared cache by which it was removed; None: no other host was asked."""
 
     @property
     def reclaimable(self) -> int:
@@ -184,6 +187,48 @@ class Shared:
     """Why this storage must be taken for shared with other hosts."""
 
     message: str
+    holds: bool = True
+    """Whether it stops every removal; otherwise the hosts agree on what may go."""
+    also: tuple[str, ...] = ()
+    """What else stops it, in a sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that another host's own judgement keeps, though nothing is known to need it."""
+
+    reason: Reason
+    message: str
+    since: float | None = None
+    """Since when that host knows of no use, Unix seconds; None: the file's time stamp says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What one round of all hosts let go, for the next round to confirm."""
+
+    files: frozenset[tuple[bytes, Inode]] = frozenset()
+    """By name and inode."""
+    entries: frozenset[str] = frozenset()
+    """Ids of quarantine entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The hosts that share the storage, as one of them knows them."""
+
+    known: tuple[str, ...]
+    """All but this one and those that are gone, by nova's names."""
+    silent: tuple[str, ...]
+    """Those of them that have not answered the latest round so that it can be understood."""
+    round: int
+    """The latest round; 0: none yet."""
+    leader: str | None
+    """The host that opened it."""
+    leads: bool
+    """Whether that is this one, now."""
+    skew: float
+    """Seconds that the file server's clock is ahead of this host's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +259,23 @@ class Usage:
     directories: int = 0
     """Instance directories seen."""
     domains: int = 0
+    claimed: Mapping[str, bool] = field(default_factory=dict)
+    """Instance directories that belong to a domain, as shown; whether it names the image of its disks."""
+    registry: Mapping[str, float] = field(default_factory=dict)
+    """The other hosts that nova's registry lists, fresh or not, and when each registered, Unix seconds."""
+    registry_problem: str | None = None
+    """Why it does not tell all hosts: the end of a sentence."""
+    registry_absent: bool = False
+    kept: Mapping[bytes, Kept] = field(default_factory=dict)
+    """Names that another host's judgement keeps."""
+    purged_elsewhere: frozenset[bytes] = frozenset()
+    """Names of what other hosts purged lately."""
+    clock_margin: float = 0.0
+    """Seconds by which ages are reckoned less, because the clocks of hosts differ."""
+    agreed: Agreed | None = None
+    """Nothing else may be removed or purged; None: whatever judgement lets go."""
+    group: Group | None = None
+    """None: this host does not coordinate with others."""
     libvirt_failure: str | None = None
     """Why the list of domains is not complete, in one sentence; then an `Unknown` says so as well."""
     homeless_domains: tuple[str, ...] = ()

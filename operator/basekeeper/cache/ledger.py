@@ -237,6 +237,15 @@ class Ledger:
         )
         self._set("accepted", kept)
 
+    def publisher(self) -> str | None:
+        """By which others know what this ledger's host publishes; None: it never has."""
+        known = self._get("publisher")
+        return None if known is None else str(known)
+
+    def set_publisher(self, instance: str) -> None:
+        """Publish under this id from now on."""
+        self._set("publisher", instance)
+
     def forget_last_pass(self) -> None:
         """Forget what concerned other directories: what lay and was in use in them, and a breaker of theirs."""
         self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker')")

@@ -17,6 +17,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from .files import FILE, open_quietly
@@ -48,14 +49,7 @@ def qemu_holds(descriptor: int) -> bool:
 
 def nova_holds(locks: Path, lock_name: bytes) -> bool:
     """Whether somebody holds nova's lock of this name (`Name.lock_name`). Changes nothing; raises OSError."""
-    try:
-        descriptor = open_quietly(_nova_path(locks, lock_name), FILE)
-    except FileNotFoundError:
-        return False
-    try:
-        return _is_held(descriptor, 0, 0)
-    finally:
-        os.close(descriptor)
+    return is_held(Path(os.fsdecode(_nova_path(locks, lock_name))))
 
 
 @contextmanager
@@ -78,22 +72,59 @@ def nova_lock(locks: Path, lock_name: bytes, timeout: float = 2.0) -> Iterator[N
         os.close(descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock of ours that is held."""
+
+    path: bytes
+    descriptor: int
+
+    @property
+    def is_at_its_path(self) -> bool:
+        """Whether the lock file still has its name: a lock on one that lost it excludes nobody. Raises OSError."""
+        return _is_at(self.path, self.descriptor)
+
+
 @contextmanager
 def program_lock(path: Path) -> Iterator[None]:
     """Hold the lock at `path` that lets one basekeeper program at a time act on a cache.
 
-    It and its directory are made if missing, with the owner of the directory above. Never waits.
     Raises `HeldByAnother` when another program acts, `LockError` when the lock cannot be taken.
+    """
+    try:
+        with held(path):
+            yield
+    except HeldByAnother as error:
+        raise HeldByAnother(f"another basekeeper is at work on this cache: it holds {display(bytes(path))}") from error
+
+
+@contextmanager
+def held(path: Path) -> Iterator[Held]:
+    """Hold a lock of ours. It and its directory are made if missing, with the owner of the directory above.
+
+    Never waits. Raises `HeldByAnother` and `LockError`.
     """
     shown = display(bytes(path))
     try:
         descriptor = _acquire(bytes(path), path.parent, 0.0)
     except OSError as error:
-        raise LockError(f"the program lock {shown} could not be taken ({error.strerror})") from error
+        raise LockError(f"the lock {shown} could not be taken ({error.strerror})") from error
     if descriptor is None:
-        raise HeldByAnother(f"another basekeeper is at work on this cache: it holds {shown}")
+        raise HeldByAnother(f"another program holds {shown}")
     try:
-        yield
+        yield Held(bytes(path), descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock of ours, as this host sees it. Changes nothing; raises OSError."""
+    try:
+        descriptor = open_quietly(bytes(path), FILE)
+    except FileNotFoundError:
+        return False
+    try:
+        return _is_held(descriptor, 0, 0)
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,7 @@ from .limits import oldest_first, throttled
 from .memory import Breaker, Clock, Directories, Memory
 from .names import FINAL_KINDS, Kind, Name, original_of
 from .pressure import PressureState, Relief
-from .quarantine_plan import Decision, Hold, JudgedEntry, judge_entries, purge_blocked
+from .quarantine_plan import NOT_AGREED, Decision, Hold, JudgedEntry, agreed_only, judge_entries, purge_blocked
 from .relief import purged_early, relief_of, relieved
 from .settings import CachedOnly, Policy
 from .trips import Trip
@@ -94,7 +94,9 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
     restart_ages = memory.directories is Directories.MEMORY_LOST or anomalies.clock_jump(memory.clock, now) is not None
     if memory.directories is Directories.MEMORY_LOST:
         memory = replace(memory, ages_since=now.wall)
-    judge = _Judge(usage, policy, memory, now)
+    # On storage that hosts share their clocks differ: by so much every age is reckoned less.
+    careful = replace(now, wall=now.wall - usage.clock_margin)
+    judge = _Judge(usage, policy, memory, careful)
     used = used_names(inventory, usage)
     reset = trips.reset(policy, memory)
     breaker = anomalies.breaker_after(usage, used, policy, memory, now, reset)
@@ -106,11 +108,12 @@ def plan(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now
 
     judged = [judge.file(file) for file in inventory.files]
     held = [_hold_if_stopped(item, stops, usage, judge, closed) for item in judged]
-    entries = judge_entries(inventory, usage, memory, now, blocked, judge.need, policy.draining)
+    entries = judge_entries(inventory, usage, memory, careful, blocked, judge.need, policy.draining)
     for_room = purge_blocked(usage, stops, None if policy.ignores_windows else closed)
     no_relief = (Reason.DRAINING, _DRAINING) if policy.draining is not None else for_room
-    relief = relief_of(inventory, held, entries, policy, memory, now.wall, no_relief, judge.image_unknown)
+    relief = relief_of(inventory, held, entries, policy, memory, careful.wall, no_relief, judge.image_unknown)
     held, entries = relieved(held, relief), purged_early(entries, relief)
+    held, entries = [_hold_unless_agreed(item, usage) for item in held], agreed_only(entries, usage)
     files = throttled(held, policy.limits)
     holds = _collect_holds(files, entries, stops, usage)
     return Plan(
@@ -208,6 +211,8 @@ class _Judge:
             return "restored by hand and pinned for a while"
         if name.is_final and name.image in {original_of(image) for image in self.policy.pinned_images}:
             return "the policy pins its image"
+        if (kept := self.usage.kept.get(name.raw)) and kept.reason is Reason.PINNED:
+            return kept.message
         return None
 
     def _image(self, name: Name) -> tuple[str, tuple[str, ...]] | None:
@@ -226,7 +231,8 @@ class _Judge:
     def _unused_since(self, file: CachedFile) -> float | None:
         if file.mtime <= 0:
             return None
-        stamps = [file.mtime, self.memory.last_used.get(file.name.raw), self.memory.ages_since]
+        elsewhere = self.usage.kept[file.name.raw].since if file.name.raw in self.usage.kept else None
+        stamps = [file.mtime, self.memory.last_used.get(file.name.raw), self.memory.ages_since, elsewhere]
         return max(stamp for stamp in stamps if stamp is not None)
 
     def _by_age(self, aged: Judged) -> Judged:
@@ -250,6 +256,8 @@ class _Judge:
         partial = kind is Kind.PARTIAL
         what = "a leftover that nobody has touched" if partial else "nothing has used it"
         reason = Reason.STALE_PARTIAL if partial else Reason.EXPIRED
+        if kept := self.usage.kept.get(aged.file.name.raw):
+            return replace(aged, reason=kept.reason, message=kept.message)
         return replace(aged, verdict=Verdict.REMOVE, reason=reason, message=f"{what} for {_span(aged.age)}")
 
     def image_unknown(self, file: CachedFile) -> tuple[Reason, str] | None:
@@ -294,6 +302,12 @@ def _hold_if_stopped(item: Judged, stops: Sequence[Stop], usage: Usage, judge: _
     return item
 
 
+def _hold_unless_agreed(item: Judged, usage: Usage) -> Judged:
+    """On storage that hosts share two rounds in a row must let a file go."""
+    refused = usage.agreed is not None and (item.file.name.raw, item.file.inode) not in usage.agreed.files
+    return _held(item, Reason.SHARED_STORAGE, NOT_AGREED) if refused and item.verdict is Verdict.REMOVE else item
+
+
 def _held(item: Judged, reason: Reason, message: str) -> Judged:
     return replace(item, verdict=Verdict.HOLD, reason=reason, message=message)
 
@@ -335,7 +349,8 @@ def _collect_holds(
         holds += [Hold(Reason.SPAWN_IN_PROGRESS, message, spawn.path) for spawn in usage.spawns]
     if Reason.IMAGE_UNKNOWN in reasons:
         holds.append(Hold(Reason.IMAGE_UNKNOWN, _image_unknown(usage), usage.unidentified_raw[0]))
-    for reason in (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.CORRUPT, Reason.DRAINING, Reason.OUTSIDE_WINDOW):
+    by_item = (Reason.LIMIT_REACHED, Reason.CONFLICT, Reason.CORRUPT, Reason.DRAINING, Reason.OUTSIDE_WINDOW)
+    for reason in (*by_item, Reason.SHARED_STORAGE):
         said = [item.message for item in files if item.verdict is Verdict.HOLD and item.reason is reason]
         said += [e.message for e in entries if e.decision is Decision.HOLD and e.reason is reason]
         holds += [Hold(reason, message) for message in dict.fromkeys(said)]

@@ -62,7 +62,14 @@ def read(base: Path) -> tuple[tuple[QuarantineEntry, ...], tuple[Note, ...]]:
 
 
 def put(
-    base: Path, file: CachedFile, *, now: float, due_at: float, reason: str, users: tuple[str, ...]
+    base: Path,
+    file: CachedFile,
+    *,
+    now: float,
+    due_at: float,
+    reason: str,
+    users: tuple[str, ...],
+    round_number: int | None = None,
 ) -> QuarantineEntry:
     """Move a file out of the cache into a new entry; atomic, and durable but for the cache's own directory.
 
@@ -86,6 +93,7 @@ def put(
         due_at=due_at,
         reason=reason,
         last_users=users,
+        round=round_number,
     )
     try:
         write_new(place / SIDECAR, json.dumps(_document(entry), indent=1).encode())
@@ -173,6 +181,7 @@ def _document(entry: QuarantineEntry) -> dict[str, object]:
         "dueAt": entry.due_at,
         "reason": entry.reason,
         "lastUsers": list(entry.last_users),
+        "round": entry.round,
     }
 
 
@@ -205,6 +214,7 @@ def _read_entry(place: Path) -> QuarantineEntry | None:
         due_at=due_at,
         reason=str(document["reason"]),
         last_users=tuple(str(user) for user in document["lastUsers"]),
+        round_number=None if document.get("round") is None else int(document["round"]),
     )
 
 
@@ -217,6 +227,7 @@ def _entry(
     due_at: float,
     reason: str = "",
     last_users: tuple[str, ...] = (),
+    round_number: int | None = None,
 ) -> QuarantineEntry:
     return QuarantineEntry(
         id=entry_id,
@@ -230,6 +241,7 @@ def _entry(
         due_at=due_at,
         reason=reason,
         last_users=last_users,
+        round=round_number,
     )
 
 

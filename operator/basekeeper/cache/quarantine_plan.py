@@ -50,6 +50,8 @@ class JudgedEntry:
     """When it may be purged for want of room, Unix seconds; None: not before its time."""
 
 
+NOT_AGREED = "one round of the hosts that share the storage lets it go; it goes when two in a row do"
+
 _PASSING = frozenset({Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS})
 """No reasons to put a file back, nova may be fetching a new one at this moment, but reasons not to purge it now."""
 
@@ -97,6 +99,18 @@ def judge_entries(
             at = None if drain is not None else _purgeable_at(alone, memory, now, usage.spawn_grace)
             judged.append(replace(alone, purgeable_at=at))
     return tuple(sorted(judged, key=lambda item: (item.entry.name.raw, item.entry.removed_at, item.entry.id)))
+
+
+def agreed_only(entries: Sequence[JudgedEntry], usage: Usage) -> tuple[JudgedEntry, ...]:
+    """On storage that hosts share two rounds must let a purge go, both of them after the removal."""
+    agreed = usage.agreed
+    if agreed is None:
+        return tuple(entries)
+    refused = [item.decision is Decision.PURGE and item.entry.id not in agreed.entries for item in entries]
+    return tuple(
+        replace(item, decision=Decision.HOLD, reason=Reason.SHARED_STORAGE, message=NOT_AGREED) if held else item
+        for item, held in zip(entries, refused, strict=True)
+    )
 
 
 def _goes_first(entry: QuarantineEntry, inventory: Inventory, need: Need, memory: Memory) -> bool:

@@ -19,8 +19,15 @@ from .verdicts import Reason
 ThirdLook = Callable[[CachedFile, QuarantineEntry], Doubt | None]
 """Looks for anything that speaks for a file that has just been moved into this entry."""
 
+MayAct = Callable[[], Doubt | None]
+"""Says why this program may not act at this moment, where hosts share a cache."""
+
 LastLook = Callable[[QuarantineEntry], Doubt | None]
 """Looks for anything that speaks for a quarantined file that is about to be deleted."""
+
+
+def always() -> None:
+    """The answer of whoever shares its cache with nobody."""
 
 
 def remove(
@@ -31,12 +38,17 @@ def remove(
     retention: float,
     third_look: ThirdLook,
     last_users: tuple[str, ...] = (),
+    may_act: MayAct = always,
+    round_number: int | None = None,
 ) -> Done:
-    """Move one file into the quarantine under nova's lock, unless something began to need it. Never raises OSError."""
+    """Move one file into the quarantine under nova's lock, unless something began to need it. Never raises OSError.
+
+    `may_act` is asked last before the move; `round_number` is told by the side-car.
+    """
     file = judged.file
     try:
         with locks.nova_lock(host.locks, file.name.lock_name):
-            if doubt := _second_look(host, file):
+            if doubt := _second_look(host, file) or may_act():
                 return Done(Action.SKIPPED, doubt)
             entry = quarantine.put(
                 host.base,
@@ -45,6 +57,7 @@ def remove(
                 due_at=now + retention,
                 reason=judged.reason.value,
                 users=last_users,
+                round_number=round_number,
             )
             return _settle_or_undo(host, file, entry, third_look)
     except locks.HeldByAnother as held:
@@ -68,6 +81,9 @@ def restore(host: Host, entry: QuarantineEntry) -> Done:
     except locks.LockError as error:
         return _failed(str(error), error)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not quarantine.file_of(host.base, entry).exists():
+            # Another host of a shared cache needed it too, and was faster.
+            return Done(Action.SKIPPED, Doubt(Reason.USER_APPEARED, f"{entry.name} left the quarantine meanwhile"))
         return _failed(f"{entry.name} could not be restored: {error.strerror or error}", error)
     return Done(Action.RESTORED)
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from . import windows
 from .acts import Action, Done, Failure
-from .evidence import CachedFile, Note, Part
+from .evidence import CachedFile, Group, Note, Part, Shared
 from .judged import Judged
 from .names import Kind
 from .plan import Plan
@@ -103,8 +103,10 @@ class Report:
     """Whether this host has a libvirt to ask."""
     libvirt_failure: str | None = None
     """Why libvirt did not list all domains, if it did not."""
-    shared: str | None = None
+    shared: Shared | None = None
     """Why the storage counts as shared with other hosts, if it does."""
+    group: Group | None = None
+    """These hosts, where they coordinate."""
     vanished: tuple[str, ...] = ()
     """Finished files that lay in the cache when the last pass ended, and that another hand has removed since."""
     wholeness: Wholeness | None = None

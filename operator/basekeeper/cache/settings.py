@@ -34,6 +34,7 @@ class SharedStorageMode(StrEnum):
     """What to do when other hosts use the same instances directory."""
 
     REFUSE = "Refuse"
+    COORDINATE = "Coordinate"
 
 
 class Drain(StrEnum):
@@ -142,6 +143,10 @@ class Policy:
     """What cache and quarantine may take up together."""
     acknowledged: tuple[AcknowledgedPath, ...] = ()
     shared_storage: SharedStorageMode = SharedStorageMode.REFUSE
+    retired_hosts: frozenset[str] = frozenset()
+    """Hosts whose silence no longer counts, by nova's names in lower case."""
+    interval: float = 40 * MINUTE
+    """Seconds between passes: a leader that opened no round for several of them is followed by another."""
     shared_with: tuple[str, ...] = ()
     """Nodes that report the same directories as this one, as the controller found out."""
     reset_trips: frozenset[str] = frozenset()

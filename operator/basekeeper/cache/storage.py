@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import identity as ids
@@ -46,6 +46,12 @@ class Storage:
     shared: Shared | None = None
     own_entry_at: float | None = None
     """When nova on this host last registered, Unix seconds; never in the future."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """The other hosts of the registry, fresh or not, and when each registered."""
+    problem: str | None = None
+    """Why the registry does not tell all hosts: the end of a sentence."""
+    absent: bool = False
+    """There is no registry."""
     unknown: tuple[Unknown, ...] = ()
     notes: tuple[Note, ...] = ()
 
@@ -81,7 +87,9 @@ def look(host: Host, now: float) -> Storage:
             f"compute_nodes says that other hosts use this storage ({', '.join(fresh[:5])}); if one of them is this "
             "host under its former name, its entry ceases to count after a day"
         )
-    return Storage(shared, max(own, default=None), tuple(unknown), tuple(notes))
+    absent = not entries and trouble is None and not path.exists()
+    problem = "does not exist" if absent else trouble
+    return Storage(shared, max(own, default=None), others, problem, absent, tuple(unknown), tuple(notes))
 
 
 def as_told(usage: Usage, policy: Policy) -> Usage:

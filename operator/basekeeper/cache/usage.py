@@ -77,6 +77,10 @@ def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
         shared=shared.shared,
         directories=sum(map(is_instance, tree.directories)),
         domains=len(answer.domains),
+        claimed=evidence.claimed(),
+        registry=shared.others,
+        registry_problem=shared.problem,
+        registry_absent=shared.absent,
         libvirt_failure=answer.failure,
         homeless_domains=tuple(who for who, gone in local if gone),
         local_domains=len(local),
@@ -173,6 +177,15 @@ class _Evidence:
         if not disk.block and not is_missing(disk.path) and self._walked.get(disk.path) != inode_at(disk.path):
             trace = self.chains.trace_path(Link(disk.path, frozenset({disk.format} if disk.format else ())))
             self._add(User(Source.OVERLAY, self._show(disk.path)), trace.names, trace.inodes)
+
+    def claimed(self) -> dict[str, bool]:
+        """The instance directories that belong to a domain, and whether it names the image that was booted."""
+        found = ((one, self.machines.domain_of(one)) for one in self.tree.directories if is_instance(one))
+        return {
+            self._show(directory.path): domain.nova is not None and domain.nova.names_booted_image
+            for directory, domain in found
+            if domain is not None
+        }
 
     def read_foreign(self) -> None:
         """Files in the cache that are not nova's: somebody's own image there may be built on a base."""

@@ -19,6 +19,7 @@ from basekeeper.resources.node_settings import (
     NodeSettings,
     Pressure,
     Quarantine,
+    SharedStorage,
 )
 
 Settings = Mapping[str, Any]
@@ -109,6 +110,17 @@ def _end(row: Acknowledged) -> datetime:
     return row.until if row.until is not None else _FOR_EVER
 
 
+def _sharing(ours: SharedStorage, theirs: SharedStorage) -> SharedStorage:
+    """A retired host's silence holds nothing any more: only those count that both name."""
+    if theirs.mode is SharedStorageMode.REFUSE:
+        return theirs
+    if ours.mode is SharedStorageMode.REFUSE:
+        return SharedStorage.model_construct(mode=SharedStorageMode.REFUSE, retired_hosts=())
+    known = {host.lower() for host in ours.retired_hosts}
+    both = tuple(host for host in theirs.retired_hosts if host.lower() in known)
+    return SharedStorage.model_construct(mode=SharedStorageMode.COORDINATE, retired_hosts=both)
+
+
 def _both_pins(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*theirs, *ours)))
 
@@ -144,7 +156,7 @@ SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "max_cache_bytes": _budget,
     "integrity": _integrity,
     "acknowledged": _common_rows,
-    "shared_storage": lambda ours, theirs: ours if ours.mode is SharedStorageMode.REFUSE else theirs,
+    "shared_storage": _sharing,
     "maintenance_windows": _windows,
     # Not one of a fleet's settings: it ends one trip that stands on one node, and a rollout waits for that very node.
     "reset_trips": lambda _ours, theirs: theirs,
@@ -155,6 +167,9 @@ _EFFECT: dict[str, Callable[[Any], Any]] = {
     # As the engine reads them: each id as it is written and in lower case, in any order.
     "pinned_images": lambda images: {form for image in images for form in (image, image.lower())},
     "acknowledged": _until,
+    "shared_storage": lambda sharing: (
+        sharing.mode is SharedStorageMode.COORDINATE and {host.lower() for host in sharing.retired_hosts}
+    ),
     "maintenance_windows": frozenset,
     # An age for files never used that is no longer than that of the others is none.
     "minimum_age": lambda ages: ages.model_copy(

@@ -119,7 +119,7 @@ NODE_MEANING: dict[NodeCondition, Meaning] = {
         f"{_NOT_SEEN}; or the agent was told that this host has no libvirt",
     ),
     NodeCondition.SHARED_STORAGE: Meaning(
-        "other hosts use the node's instances directory, so that removals are held",
+        "other hosts use the node's instances directory; the reason says whether removals are held",
         "no sign of another host",
         _NOT_SEEN,
     ),
@@ -189,6 +189,8 @@ class Why(StrEnum):
     UNREACHABLE = "Unreachable"
     NOT_ASKED = "NotAsked"
     SHARED = "Shared"
+    COORDINATING = "Coordinating"
+    WAITING = "Waiting"
     NOT_SHARED = "NotShared"
     PRESSURE_NOT_OURS = "PressureNotOurs"
     ROOM_ENOUGH = "RoomEnough"
@@ -238,7 +240,10 @@ WHY_MEANING: dict[Why, str] = {
     Why.REACHABLE: "libvirt listed all domains",
     Why.UNREACHABLE: "libvirt could not be asked",
     Why.NOT_ASKED: "the agent was told that this host has no libvirt (--libvirt none)",
-    Why.SHARED: "other hosts use the storage",
+    Why.SHARED: "other hosts use the storage, and the policy's sharedStorage.mode is Refuse: removals are held",
+    Why.COORDINATING: "other hosts use the storage, and all of them answer; the message names the one that removes",
+    Why.WAITING: "other hosts use the storage, and one is silent, lets nothing go or cannot be understood: removals "
+    "are held",
     Why.NOT_SHARED: "no sign of another host",
     Why.PRESSURE_NOT_OURS: "the file system is fuller than `pressure.highPercent`, and nothing in the cache may go",
     Why.ROOM_ENOUGH: "neither the file system nor the cache is fuller than the policy wants",

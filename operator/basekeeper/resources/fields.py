@@ -152,6 +152,8 @@ MOST_BYTES = 2**60
 Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES, json_schema_extra={"format": "int64"})]
 """A number of bytes, as status tells it."""
 NodeName = Annotated[str, Field(min_length=1, max_length=253)]
+HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[!-~]+$")]
+"""nova's `host` for a compute node: whatever its configuration says, a host's name as a rule."""
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 PathText = Annotated[
     str,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from basekeeper.cache import settings
-from basekeeper.cache.settings import Drain, Mode
+from basekeeper.cache.settings import Drain, Mode, SharedStorageMode
 
 from . import node_settings
 from .conditions import Condition
@@ -354,6 +354,9 @@ class ImageCachePolicy(Strict):
         ages = self.spec.minimum_age
         if ages.never_used is not None and ages.never_used < ages.original:
             raise ValueError(f"spec.minimumAge.neverUsed: {node_settings.NEVER_USED_RULE}")
+        sharing = self.spec.shared_storage
+        if sharing.retired_hosts and sharing.mode is not SharedStorageMode.COORDINATE:
+            raise ValueError(f"spec.sharedStorage.retiredHosts: {node_settings.RETIRED_HOSTS_RULE}")
         return self
 
 

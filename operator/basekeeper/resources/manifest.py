@@ -214,8 +214,6 @@ def _expected(error: ErrorDetails) -> str:
         return _PATTERNS.get(field, "expected a label's key or value, got {got}").format(got=got)
     if error["type"] == "missing" and field in _MISSING:
         return _MISSING[field]
-    if field == "spec.sharedStorage.mode" and error["input"] == "Coordinate":
-        return "Coordinate is not supported by this release of basekeeper; write Refuse"
     expected = re.sub(r"'", "", str(context.get("expected", "")))
     template = _EXPECTED.get(error["type"])
     if template is None:

@@ -16,6 +16,7 @@ from basekeeper.cache.trips import TRIP_PATTERN
 
 from .fields import (
     Duration,
+    HostName,
     ImageId,
     NodeName,
     Omittable,
@@ -34,7 +35,6 @@ from .quantities import shown
 LATER = frozenset(
     {
         "spec.touchInUse",
-        "spec.sharedStorage.retiredHosts",
     }
 )
 """Fields that the design names and that arrive with their function."""
@@ -47,6 +47,7 @@ _INTEGRITY = settings.Integrity()
 _LEAST_AGE = "10m"
 _LEAST_INTERVAL = "1m"
 _LEAST_VERIFICATION = "1h"
+RETIRED_HOSTS_RULE = "takes sharedStorage.mode: Coordinate; with Refuse no host is asked"
 NEVER_USED_RULE = "expected a duration no shorter than minimumAge.original, or none"
 
 
@@ -159,9 +160,24 @@ class Integrity(Strict):
 class SharedStorage(Strict):
     """What to do when other hosts use the same instances directory."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.retiredHosts) || self.retiredHosts == [] || (has(self.mode) && self.mode == 'Coordinate')",
+                RETIRED_HOSTS_RULE,
+                ".retiredHosts",
+            )
+        )
+    )
+
     mode: Annotated[SharedStorageMode, Field(strict=False)] = _POLICY.shared_storage
-    """Refuse: remove nothing while other hosts use the storage. Default Refuse.
-    nova: trusts the file compute_nodes."""
+    """Refuse: remove nothing while other hosts use the storage. Coordinate: the hosts publish on the storage what they
+    need, and one of them removes what none needs, while all answer. Default Refuse. nova: trusts the file
+    compute_nodes."""
+    retired_hosts: Annotated[tuple[HostName, ...], Field(strict=False, max_length=256)] = ()
+    """Hosts that are gone for good, by nova's names as holds tell them, at most 256: 25 hours after their last sign of
+    life their silence holds nothing any more. Takes mode: Coordinate. Default: none. nova: forgets a host after 24
+    hours."""
 
 
 _TRIP = {"type": "string", "pattern": TRIP_PATTERN, "maxLength": 64}
@@ -286,5 +302,7 @@ def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
         ),
         shared_storage=given.shared_storage.mode,
         reset_trips=frozenset(row.trip for row in given.reset_trips if row.node == node),
+        retired_hosts=frozenset(host.lower() for host in given.shared_storage.retired_hosts),
+        interval=given.interval,
         windows=tuple(window.to_engine() for window in given.maintenance_windows),
     )
