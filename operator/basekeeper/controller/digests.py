@@ -7,11 +7,12 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 
+from basekeeper.cache.settings import Algorithm
 from basekeeper.resources.node_image_cache import MAX_DIGESTS
 
 _ENTRY = struct.Struct(">20sBQ16s")
 """Name, algorithm, size, digest: 45 bytes."""
-_CODES = {"XXH3": 1, "SHA256": 2}
+_CODES = {algorithm.value: place for place, algorithm in enumerate(Algorithm)}
 _NAME = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"([A-Z0-9]{1,16}):([0-9]{1,18}):([0-9a-f]{32})")
 

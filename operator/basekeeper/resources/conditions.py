@@ -93,10 +93,11 @@ POLICY_MEANING: dict[PolicyCondition, Meaning] = {
         _NEVER,
     ),
     PolicyCondition.CACHES_AGREE: Meaning(
-        "of every base that has digests on two nodes of the cluster or more all copies are the same, or differ as "
-        "other conversions of the image do",
-        "a base of one of its nodes differs from at least two others that agree: `status.disagreements` names both",
-        "no base has digests on two nodes, or one stands against one and nothing says which is right",
+        "of no base that other nodes have too a copy of its nodes is suspect: all are the same, or differ as other "
+        "conversions of the image do",
+        "a base of one of its nodes differs from at least two others that agree: `status.disagreements` names the base "
+        "and the node",
+        "no base of its nodes has a digest on a second node, or no two agree on one and nothing says which is right",
     ),
 }
 """The table of `docs/conditions.md` about policies."""
@@ -228,7 +229,7 @@ WHY_MEANING: dict[Why, str] = {
     Why.VARIANTS: "contents differ as those of other conversions do: in size, or on several nodes alike",
     Why.SUSPECT_CONTENT: "one node has other content of the same size than at least two that agree",
     Why.UNDECIDED: "nodes have different content of the same size, and no two agree",
-    Why.NOTHING_TO_COMPARE: "no base of one name has digests on two nodes; spec.integrity makes nodes take them",
+    Why.NOTHING_TO_COMPARE: "no base of its nodes has a digest on a second node; spec.integrity makes nodes take them",
     Why.DONE: "the last pass ended without failure",
     Why.FAILED: "the last pass failed",
     Why.NO_POLICY: "no policy selects the node, or it has been told of none; nothing is observed and nothing removed",
