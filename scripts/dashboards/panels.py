@@ -136,6 +136,7 @@ def fleet() -> Dashboard:
         f"1 - max {_BY_NODE} (basekeeper_filesystem_available_bytes{{{_FLEET}}})"
         f" / max {_BY_NODE} (basekeeper_filesystem_size_bytes{{{_FLEET}}})"
     )
+    since = f"max {_BY_NODE} (basekeeper_breaker_since_timestamp_seconds{{{_FLEET}}})"
     glance = (
         _stat("Nodes", "Nodes that follow a policy, as the controller counts them.", "short",
               f"sum(basekeeper_nodes{{{_FLEET}}})"),
@@ -161,7 +162,7 @@ def fleet() -> Dashboard:
             Query(f"max {_BY_NODE} (basekeeper_quarantine_bytes{{{_FLEET}}})"),
             Query(f'sum {_BY_NODE} (basekeeper_cache_files{{{_FLEET}, state="held"}})'),
             Query(f"time() - max {_BY_NODE} (basekeeper_last_success_timestamp_seconds{{{_FLEET}}} > 0)"),
-            Query(f"time() - min {_BY_NODE} (basekeeper_breaker_since_timestamp_seconds{{{_FLEET}}} > 0)"),
+            Query(f"(time() - {since}) * ({since} > bool 0)"),
         ),
         columns=(("node", "Node", ""), ("Value #A", "Disk used", "percentunit"), ("Value #B", "Reclaimable", "bytes"),
                  ("Value #C", "In quarantine", "bytes"), ("Value #D", "Held files", "short"),

@@ -312,9 +312,12 @@ def _excess(room: Room, percent: int) -> int:
 
 
 def _taken_up(inventory: Inventory) -> int:
-    """What cache and quarantine take up: allocated blocks, each inode once."""
-    files = {file.inode: file.allocated for file in inventory.files if file.type is FileType.REGULAR}
-    return sum((files | {entry.inode: entry.allocated for entry in inventory.entries}).values())
+    """What cache and quarantine take up: allocated blocks, each inode once, as the larger of two looks at it."""
+    largest: dict[Inode, int] = {}
+    seen = [(file.inode, file.allocated) for file in inventory.files if file.type is FileType.REGULAR]
+    for inode, allocated in (*seen, *((entry.inode, entry.allocated) for entry in inventory.entries)):
+        largest[inode] = max(allocated, largest.get(inode, 0))
+    return sum(largest.values())
 
 
 def _message(state: PressureState, inventory: Inventory, policy: Policy, cache: int, kept: Mapping[bytes, Kept]) -> str:
