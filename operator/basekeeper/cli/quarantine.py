@@ -9,6 +9,7 @@ from basekeeper.cache import by_hand, engine
 from basekeeper.cache.acts import Action
 from basekeeper.cache.by_hand import NoSuchEntry, Ordered
 from basekeeper.cache.settings import Host, Policy
+from basekeeper.cache.verdicts import Reason
 
 from . import document, interrupts, tables
 from . import options as o
@@ -124,7 +125,14 @@ def _said(item: Ordered) -> str:
     if item.done is None:
         return f"held: {item.held}"
     doubt = item.done.doubt
-    return item.done.action.value + (f": {doubt.message}" if doubt else "")
+    return item.done.action.value + (f": {doubt.message}" if doubt else _remark(item))
+
+
+def _remark(item: Ordered) -> str:
+    """What an operator should know who puts a file back."""
+    back = item.done is not None and item.done.action is Action.RESTORED
+    corrupt = back and item.entry.reason == Reason.CORRUPT.value
+    return "; it is corrupt: it goes again when its pin ends, unless something uses it" if corrupt else ""
 
 
 def _document(item: Ordered) -> dict[str, Any]:
@@ -132,5 +140,7 @@ def _document(item: Ordered) -> dict[str, Any]:
     if item.done is None:
         return {**told, "verdict": "Hold", "message": item.held}
     doubt = {"message": item.done.doubt.message} if item.done.doubt else {}
+    if remark := _remark(item):
+        doubt = {"message": remark.removeprefix("; ")}
     error = {"error": item.done.error} if item.done.error else {}
     return {**told, "action": item.done.action.value, **doubt, **error}
