@@ -28,11 +28,21 @@ from basekeeper.cache.evidence import (
     Usage,
     User,
 )
-from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory
+from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Removing
 from basekeeper.cache.names import Kind, parse
 from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision, JudgedEntry
-from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limits, MinimumAge, Mode, Policy, Pressure
+from basekeeper.cache.settings import (
+    AcknowledgedPath,
+    CachedOnly,
+    Drain,
+    Integrity,
+    Limits,
+    MinimumAge,
+    Mode,
+    Policy,
+    Pressure,
+)
 from basekeeper.cache.verdicts import (
     ANOMALIES,
     EVICTION_REASONS,
@@ -88,17 +98,19 @@ rooms = st.none() | st.sampled_from([Room(0, 100), Room(80 << 30, 20 << 30), Roo
 @st.composite
 def inventories(draw: st.DrawFn) -> Inventory:
     """A cache in which every name is there once, as in a directory; inodes may be shared, as hard links share them."""
+    blocks: dict[Inode, int] = {}
     files = tuple(
         CachedFile(
             name=parse(name),
             type=draw(st.sampled_from([FileType.REGULAR] * 4 + list(FileType))),
-            inode=draw(inodes),
+            inode=inode,
             size=draw(sizes),
-            allocated=draw(sizes),
+            allocated=blocks.setdefault(inode, draw(sizes)),
             links=draw(st.integers(1, 2)),
             mtime=draw(moments),
         )
         for name in draw(st.lists(names, unique=True))
+        for inode in [draw(inodes)]
     )
     entries = tuple(
         QuarantineEntry(
@@ -111,7 +123,7 @@ def inventories(draw: st.DrawFn) -> Inventory:
             mtime=draw(moments),
             removed_at=removed_at,
             due_at=removed_at + draw(st.sampled_from([0.0, 6 * HOUR])),
-            reason="Expired",
+            reason=draw(st.sampled_from(["Expired", "Expired", "Corrupt"])),
             last_users=draw(st.sampled_from([(), ("a/disk",)])),
         )
         for number, name in enumerate(draw(st.lists(names, max_size=4)))
@@ -158,6 +170,7 @@ policies = st.builds(
     pinned_images=st.frozensets(st.sampled_from(IMAGES), max_size=1),
     limits=limits,
     drain=st.sampled_from([None, None, None, *Drain]),
+    integrity=st.sampled_from([None, Integrity()]),
     acknowledged=st.lists(st.builds(AcknowledgedPath, paths, st.just("gone"), st.none() | moments), max_size=1).map(
         tuple
     ),
@@ -176,6 +189,7 @@ steady_memories = st.builds(
     Memory,
     last_used=st.dictionaries(names, moments, max_size=3),
     ages_since=st.none() | moments,
+    removing=st.none() | st.builds(Removing, st.frozensets(names, max_size=1), moments),
     pins=st.dictionaries(names, moments, max_size=2),
     acknowledged=st.lists(
         st.builds(Acknowledged, paths, identities, st.booleans(), st.just("gone"), st.none() | moments), max_size=1
@@ -234,7 +248,8 @@ def worlds_of(draw: st.DrawFn, policies: st.SearchStrategy[Policy], memories: st
     contested = {entry.name.raw: draw(several_users) for entry in inventory.entries if entry.name.raw in by_name}
     usage = replace(usage, by_name={**contested, **usage.by_name})
     compared = {(entry_id, file.inode[1], file.size): draw(st.booleans()) for entry_id, file in pairs}
-    return World(inventory, usage, policy, replace(memory, compared=compared))
+    damaged = {file.inode: "it changed" for file in inventory.files if draw(rarely)}
+    return World(inventory, usage, policy, replace(memory, compared=compared, damaged=damaged))
 
 
 def or_calm(some: st.SearchStrategy[World]) -> st.SearchStrategy[World]:
@@ -347,6 +362,36 @@ def test_want_of_room_shortens_times_and_changes_nothing_else(world: World) -> N
         assert now.decision is Decision.HOLD or (now.reason in EVICTION_REASONS and told.purge_blocked is None)
 
 
+@given(worlds_of(wanting.map(lambda policy: replace(policy, limits=NO_LIMITS)), memories()))
+def test_a_finding_lets_go_what_age_alone_would_let_go_one_day_and_nothing_else(world: World) -> None:
+    told = world.judge()
+    without = replace(world, memory=replace(world.memory, damaged={})).judge()
+    old = replace(world, policy=replace(world.policy, minimum_age=MinimumAge(*[0.0] * 5)))
+    one_day = replace(old, memory=replace(old.memory, damaged={})).judge()
+    for before, after, aged in zip(without.files, told.files, one_day.files, strict=True):
+        if after.reason is not Reason.CORRUPT:
+            continue
+        assert world.policy.integrity is not None
+        assert before.reason in {Reason.TOO_YOUNG, Reason.EXPIRED} | EVICTION_REASONS or before.verdict is Verdict.HOLD
+        assert before.users == ()
+        assert (aged.verdict, aged.reason) == (Verdict.REMOVE, Reason.EXPIRED)
+        assert after.age is not None
+        assert after.age >= world.usage.spawn_grace
+    assert told.restores == without.restores
+    assert told.purge_blocked == without.purge_blocked
+
+
+@given(worlds)
+def test_what_was_removed_as_corrupt_never_goes_back_by_itself_unless_its_removal_was_not_over(world: World) -> None:
+    under_way = world.memory.removing
+    for item in world.judge().restores:
+        assert item.entry.reason != "Corrupt" or (
+            under_way is not None
+            and item.entry.name.raw in under_way.names
+            and item.entry.removed_at >= under_way.since
+        )
+
+
 @given(worlds)
 def test_a_needed_file_is_on_its_way_back_or_told_about(world: World) -> None:
     for item in world.judge().entries:
@@ -450,7 +495,8 @@ def test_every_file_of_an_emptied_quarantine_goes_back_unless_something_says_why
     taken = {file.name.raw for file in world.inventory.files}
     passing = {Reason.LOCKED_BY_NOVA, Reason.OPEN_IN_PROCESS}
     waiting = {item.entry.name.raw for item in found.entries if item.reason in passing}
-    assert {entry.name.raw for entry in world.inventory.entries} <= back | taken | waiting
+    corrupt = {entry.name.raw for entry in world.inventory.entries if entry.reason == "Corrupt"}
+    assert {entry.name.raw for entry in world.inventory.entries} <= back | taken | waiting | corrupt
 
 
 @given(worlds)
@@ -608,6 +654,8 @@ REACHED: dict[str, Callable[[Plan], bool]] = {
 }
 WANTED: dict[str, Callable[[Plan], bool]] = {
     "an eviction": lambda found: any(item.reason in EVICTION_REASONS for item in found.removals),
+    "a corrupt file": lambda found: any(item.reason is Reason.CORRUPT for item in found.removals),
+    "a corrupt file that is needed": lambda found: any(item.reason is Reason.CORRUPT for item in found.entries),
     "an early purge": lambda found: any(item.reason in EVICTION_REASONS for item in found.purges),
 }
 

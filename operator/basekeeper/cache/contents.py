@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from . import handles, quarantine
 from .evidence import CachedFile, FileType, Inode, Inventory, Note
 from .files import DIRECTORY, open_quietly
-from .memory import Damage
 from .names import FINAL_KINDS, Kind, display, parse
 from .settings import Host, Integrity, Policy
 from .wholeness import Candidate, Flaw, Known, Wholeness, summed
@@ -42,19 +41,19 @@ def identities(host: Host, inventory: Inventory) -> frozenset[str]:
     return frozenset(found)
 
 
-def damaged(host: Host, known: Known) -> dict[Inode, Damage]:
-    """The files of the cache that were found corrupt, by inode. One that was replaced since is another file."""
+def damaged(host: Host, known: Known) -> dict[Inode, str]:
+    """What is wrong with the files of the cache that were found corrupt, by inode; one that was replaced is another."""
     corrupt = [finding for finding in known.findings.values() if finding.flaw is Flaw.CORRUPT]
     if not corrupt or not host.base.is_dir():
         return {}
-    found: dict[Inode, Damage] = {}
+    found: dict[Inode, str] = {}
     directory = open_quietly(bytes(host.base), DIRECTORY)
     try:
         for finding in corrupt:
             try:
                 status = os.stat(finding.name, dir_fd=directory, follow_symlinks=False)
                 if handles.of_entry(directory, finding.name) == finding.identity:
-                    found[status.st_dev, status.st_ino] = Damage(finding.message, host.spawn_grace)
+                    found[status.st_dev, status.st_ino] = finding.message
             except OSError:
                 continue
     finally:

@@ -80,15 +80,6 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """Verification found that a file of the cache is not what it was; it says nothing about who needs it."""
-
-    message: str
-    settles_after: float
-    """Seconds without use after which nothing can be starting on it any more (`--spawn-grace`)."""
-
-
-@dataclass(frozen=True, slots=True)
 class Removing:
     """Corrupt files that a pass began to remove and about which it has not had its last look."""
 
@@ -118,8 +109,8 @@ class Memory:
     """Entries (by id) that an operator orders to be purged at this moment, though another file has their name."""
     removing: Removing | None = None
     """What this pass, or one that was killed, set out to remove as corrupt: what needs one of these gets it back."""
-    damaged: Mapping[Inode, Damage] = field(default_factory=dict)
-    """Files of the cache whose content changed since their baseline."""
+    damaged: Mapping[Inode, str] = field(default_factory=dict)
+    """Files of the cache whose content changed since their baseline, and how; it says nothing about who needs them."""
     clock: Clock | None = None
     last_pass: LastPass | None = None
     present: Present | None = None

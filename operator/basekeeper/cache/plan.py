@@ -244,8 +244,9 @@ class _Judge:
         if aged.age < 0:
             return replace(aged, message="its time stamp, or its last use, is in the future, so it is not old")
         damage = self.memory.damaged.get(aged.file.inode)
-        if damage is not None and self.policy.integrity is not None and aged.age >= damage.settles_after:
-            message = f"nothing uses it, and {damage.message}"
+        # No minimum age, but what may be starting on it must have had the time to show.
+        if damage is not None and self.policy.integrity is not None and aged.age >= self.usage.spawn_grace:
+            message = f"nothing uses it, and {damage}"
             return replace(aged, verdict=Verdict.REMOVE, reason=Reason.CORRUPT, message=message)
         if aged.age < minimum:
             removable_at = aged.unused_since + minimum
