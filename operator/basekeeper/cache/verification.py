@@ -161,7 +161,7 @@ class Verifier:
     def _next(self) -> tuple[bytes | None, float]:
         asked = time.monotonic()
         self._later = {identity: at for identity, at in self._later.items() if at > asked}
-        with ledger_file.reading(self._host.state) as book:
+        with ledger_file.writing(self._host.state) as book:  # puts right what a killed program left
             known, readings = book.contents.known(), book.contents.readings()
         bases = [
             item
@@ -203,7 +203,7 @@ class Verifier:
         return self._find(identity, name, Flaw.UNREADABLE, message, ())
 
     def _open(self, base: Base, name: Name) -> Verified:
-        with ledger_file.reading(self._host.state) as book:
+        with ledger_file.writing(self._host.state) as book:  # puts right what a killed program left
             baseline = book.contents.known().baselines.get(base.identity)
             reading = book.contents.reading(base.identity)
             expected = book.contents.digests(base.identity)
