@@ -265,8 +265,8 @@ def node() -> Dashboard:
                Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation"),
                Query(f"max(basekeeper_window_open{{{_NODE}}})", "window open")),
         _graph("Watch", "1 while the agent hears from the API server. And of hosts that share the storage, those that "
-               "answered the latest round and those that did not; whether this one leads; rounds in an hour; and seconds "
-               "that the file server's clock is ahead.", "short",
+               "answered the latest round and those that did not; whether this one leads; rounds in an hour; and "
+               "seconds that the file server's clock is ahead.", "short",
                Query(f"min(basekeeper_watch_up{{{_NODE}}} {own})", "up"),
                Query(f'max(basekeeper_shared_hosts{{{_NODE}, state="answered"}})', "answered"),
                Query(f'max(basekeeper_shared_hosts{{{_NODE}, state="silent"}})', "silent"),

@@ -258,7 +258,7 @@ def or_calm(some: st.SearchStrategy[World]) -> st.SearchStrategy[World]:
 
 
 worlds = or_calm(worlds_of(wanting, memories()))
-steady_worlds = worlds_of(unlimited, steady_memories)
+steady_worlds = or_calm(worlds_of(unlimited, steady_memories))
 
 
 @given(worlds)

@@ -78,7 +78,7 @@ def notes(policy: Policy, memory: Memory) -> tuple[Note, ...]:
     """What became of each of the operator's words."""
     known = {name_of(cause, since) for cause, since in memory.trips.items()}
     return tuple(
-        Note("TripReset", f"{name} has been ended on the operator's word")
+        Note("TripReset", f"{name} ends on the operator's word")
         if name in known
         else Note("TripUnknown", f"resetTrips names {name}, which does not stand here, or no more; nothing was done")
         for name in sorted(policy.reset_trips)
