@@ -76,6 +76,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a low priority": {"priority": -5},
     "a trip that is to end": {"resetTrips": [TRIP]},
     "as many trips as may be": {"resetTrips": [TRIP] * 64},
+    "want of room": {"pressure": {}},
+    "want of room, all said": {
+        "pressure": {"highPercent": 100, "lowPercent": 1, "minimumAge": "10m", "ignoreWindows": True}
+    },
+    "a low mark below the high one's default": {"pressure": {"lowPercent": 84}},
+    "a budget": {"maxCacheBytes": "200Gi"},
     "a window": {"maintenanceWindows": [{"schedule": "30 1 * * *", "duration": "2h"}]},
     "a window in a zone": {"maintenanceWindows": [{**WINDOW, "timeZone": "America/Argentina/Buenos_Aires"}]},
     "a window with everything that cron has": {
@@ -126,6 +132,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more than all": ({"limits": {"maxPercent": 101}}, "spec.limits.maxPercent in body should be less than"),
     "a priority of too many bits": ({"priority": 2**31}, "spec.priority in body should be less than"),
     "a text for a flag": ({"suspend": "true"}, "spec.suspend in body must be of type boolean"),
+    # want of room
+    "marks that are equal": (
+        {"pressure": {"highPercent": 80, "lowPercent": 80}},
+        "spec.pressure.lowPercent: Invalid value: {}expected less than highPercent",
+    ),
+    "a high mark below the low one's default": (
+        {"pressure": {"highPercent": 75}},
+        "spec.pressure.lowPercent: Invalid value: {}expected less than highPercent",
+    ),
+    "a low mark above the high one's default": (
+        {"pressure": {"lowPercent": 85}},
+        "spec.pressure.lowPercent: Invalid value: {}expected less than highPercent",
+    ),
+    "no mark": ({"pressure": {"lowPercent": 0}}, "spec.pressure.lowPercent in body should be greater than or equal"),
+    "more than full": ({"pressure": {"highPercent": 101}}, "spec.pressure.highPercent in body should be less than"),
+    "an age of want below its floor": (
+        {"pressure": {"minimumAge": "9m59s"}},
+        "spec.pressure.minimumAge: Invalid value: {}expected a duration from 10m to 2562047h",
+    ),
+    "no budget at all": ({"maxCacheBytes": 0}, f"spec.maxCacheBytes: Invalid value: {{}}{SIZE}"),
     # rollout
     **{
         f"a wave of {nodes!r}": ({"rollout": {"maxNodesPerInterval": nodes}}, f"spec.rollout.maxNodes{{}}{NODES}")

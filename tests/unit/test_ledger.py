@@ -42,6 +42,7 @@ FULL = Memory(
     breaker=Breaker(Reason.USERS_VANISHED, NOW - 3, frozenset({OTHER, ODD})),
     trips={Reason.USERS_VANISHED: NOW - 3.5, Reason.OTHER_DIRECTORY: NOW},
     accepted_homeless=frozenset({"domain 7", "domain 8"}),
+    evicting=True,
     directories=Directories.KNOWN,
     directories_message="said by the ids",
 )
@@ -71,6 +72,7 @@ def fill(book: Ledger) -> None:
     book.end_pass(FULL.clock, FULL.last_pass, FULL.breaker)
     book.set_trips(FULL.trips, FULL.accepted_homeless)
     book.add_reset("UsersVanished-20261124T101500Z")
+    book.set_evicting(evicting=FULL.evicting)
     book.commit()
 
 
@@ -183,7 +185,7 @@ def test_adopting_other_directories_forgets_what_concerned_the_old_ones(state: P
     with writing(state) as book:
         book.forget_last_pass()
         memory = recalled(book)
-    assert (memory.last_pass, memory.breaker) == (None, None)
+    assert (memory.last_pass, memory.breaker, memory.evicting) == (None, None, False)
     assert memory.last_used == FULL.last_used
 
 

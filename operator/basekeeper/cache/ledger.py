@@ -94,7 +94,7 @@ class Ledger:
             else Breaker(Reason(breaker["cause"]), float(breaker["since"]), _names(breaker["names"])),
             trips={Reason(cause): float(since) for cause, since in (self._get("trips") or {}).items()},
             accepted_homeless=frozenset(map(str, self._get("accepted_homeless") or ())),
-            evicting=bool(self._get("evicting")),
+            evicting=self._get("evicting") is True,
             removing=None if removing is None else Removing(_names(removing["names"]), float(removing["since"])),
             directories=directories,
             directories_message=message,
@@ -248,7 +248,7 @@ class Ledger:
 
     def forget_last_pass(self) -> None:
         """Forget what concerned other directories: what lay and was in use in them, and a breaker of theirs."""
-        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker')")
+        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker', 'evicting')")
 
     def commit(self) -> None:
         """Make everything so far durable. Raises LedgerError, e.g. on a full disk."""
