@@ -18,12 +18,14 @@ from lab.nova_tree import DAY, NovaTree
 from .cli import ENFORCE, Basekeeper, Spec
 
 AUDIT: Spec = {"mode": "Audit"}
+WANTS: Spec = {"pressure": {"highPercent": 2, "lowPercent": 1}, "maxCacheBytes": 1}
+"""Asks for more room than there is on a host's disk: all that may go for it would go."""
 READING = frozenset(
     {
         *("openat", "open", "close", "read", "pread64", "readv", "preadv", "lseek", "getdents64", "readlink"),
         *("readlinkat", "stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs", "access", "faccessat"),
         *("faccessat2", "fcntl", "fadvise64", "getcwd", "chdir", "execve", "ioctl", "getxattr", "lgetxattr", "mmap"),
-        *("brk", "munmap", "poll", "ppoll", "lseek"),
+        *("brk", "munmap", "poll", "ppoll", "name_to_handle_at"),
     }
 )
 WRITING_FLAGS = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_TMPFILE|O_APPEND")
@@ -108,6 +110,7 @@ def traced(keeper: Basekeeper, tmp_path: Path, *words: str, spec: Spec | None, e
 
 LOOKS = {
     "plan": (("plan",), ENFORCE, 3),
+    "plan for want of room": (("plan",), {**ENFORCE, **WANTS}, 3),
     "plan without a policy": (("plan",), None, 3),
     "explain": (("explain", "swap_8"), ENFORCE, 3),
     "hold list": (("hold", "list"), ENFORCE, 3),
@@ -129,12 +132,13 @@ def test_looking_changes_nothing_in_the_tree_and_nothing_in_the_state(
     assert (stamps(full.instances_path), stamps(keeper.state)) == before
 
 
+@pytest.mark.parametrize("spec", [AUDIT, {**AUDIT, **WANTS}], ids=["with room", "for want of room"])
 def test_an_audit_pass_with_nothing_to_put_back_changes_nothing_in_the_tree(
-    full: NovaTree, keeper: Basekeeper, tmp_path: Path
+    full: NovaTree, keeper: Basekeeper, tmp_path: Path, spec: Spec
 ) -> None:
     before = stamps(full.instances_path)
 
-    trace = traced(keeper, tmp_path, "run", spec=AUDIT, expect=3)
+    trace = traced(keeper, tmp_path, "run", spec=spec, expect=3)
 
     assert trace.changes(full.instances_path) == []
     assert trace.changes(keeper.state) != [], "a pass is remembered"

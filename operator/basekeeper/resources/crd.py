@@ -84,6 +84,9 @@ def nodes() -> dict[str, Any]:
             _column("Files", ".status.cache.files", "Files in the cache.", "integer", priority=1),
             _column("Quarantined", ".status.cache.quarantinedFiles", "Files in quarantine.", "integer", priority=1),
             _column("Breaker", _condition("BreakerClosed", "reason"), "What stops every removal.", priority=1),
+            _column(
+                "Pressure", ".status.pressure.state", "How disk and cache stand to the policy's marks.", priority=1
+            ),
             _column("Window", ".status.window.open", "Whether a maintenance window is open.", "boolean", 1),
             _column("Heartbeat", ".status.heartbeatTime", "When the agent last wrote.", "date", priority=1),
             _column("Age", ".metadata.creationTimestamp", "Since it was made.", "date"),
