@@ -48,6 +48,8 @@ def _where(key: str, operator: str, **values: Any) -> dict[str, Any]:
 ACCEPTED: dict[str, dict[str, Any]] = {
     "the least there is": {},
     "the shortest interval": {"interval": "1m"},
+    "integrity as it is by default": {"integrity": {}},
+    "the shortest interval of verification": {"integrity": {"interval": "1h", "algorithm": "SHA256"}},
     "the longest interval": {"interval": "2562047h"},
     "a fraction of hours": {"interval": "1.5h"},
     "microseconds in both spellings": {"interval": "60000000us", "quarantine": {"retention": "60000000µs"}},
@@ -94,6 +96,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # floors, durations
+    "an interval of verification below its floor": (
+        {"integrity": {"interval": "59m"}},
+        "spec.integrity.interval: Invalid value: {}expected a duration from 1h",
+    ),
+    "no speed of verification": ({"integrity": {"maxBytesPerSecond": 0}}, "spec.integrity.maxBytesPerSecond"),
+    "an algorithm that nobody knows": ({"integrity": {"algorithm": "MD5"}}, 'Unsupported value: "MD5"'),
     "an interval below its floor": ({"interval": "59s"}, "spec.interval: Invalid value: {}expected a duration from 1m"),
     "an interval in days": ({"interval": "1d"}, "spec.interval: Invalid value"),
     "an interval without a unit": ({"interval": "60"}, "spec.interval: Invalid value"),

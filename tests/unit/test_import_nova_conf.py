@@ -131,6 +131,22 @@ BY_RELEASE: dict[str, tuple[str, str, dict[str, Any]]] = {
         "[DEFAULT]\nremove_unused_resized_minimum_age_seconds = 7200",
         ages("24h", "2h"),
     ),
+    "Grizzly checked the content of bases": (
+        "grizzly",
+        "[DEFAULT]\nchecksum_base_images = true\nchecksum_interval_seconds = 86400",
+        {"integrity": {"interval": "24h"}},
+    ),
+    "Icehouse checked it every hour unless told otherwise": (
+        "icehouse",
+        "[libvirt]\nchecksum_base_images = true",
+        {"integrity": {"interval": "1h"}},
+    ),
+    "checks more often than basekeeper makes them": (
+        "icehouse",
+        "[libvirt]\nchecksum_base_images = true\nchecksum_interval_seconds = 60",
+        {"integrity": {"interval": "1h"}},
+    ),
+    "an interval of checks that were off": ("icehouse", "[libvirt]\nchecksum_interval_seconds = 60", {}),
     "Train did not read the group image_cache": ("train", IC + "manager_interval = 600", {}),
 }
 

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from basekeeper.cache.baselines import Reading
 from basekeeper.cache.evidence import Identity
 from basekeeper.cache.identity import Ids, KnownIds
 from basekeeper.cache.ledger import Accepted, Ledger, LedgerError
 from basekeeper.cache.ledger_file import FILE, MIGRATIONS, VERSION, reading, writing
-from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present
+from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present, Removing
+from basekeeper.cache.settings import Algorithm
 from basekeeper.cache.verdicts import Reason
-from tests.unit.judging import NOW, ORIGINAL, OTHER, SWAP, cached
+from basekeeper.cache.wholeness import Baseline, Finding, Flaw, Known
+from tests.unit.judging import DAY, NOW, ORIGINAL, OTHER, SWAP, cached
 
 Opener = Callable[[Path], AbstractContextManager[Ledger]]
 BOTH: dict[str, Opener] = {"reading": reading, "writing": writing}
@@ -43,9 +46,13 @@ FULL = Memory(
     trips={Reason.USERS_VANISHED: NOW - 3.5, Reason.OTHER_DIRECTORY: NOW},
     accepted_homeless=frozenset({"domain 7", "domain 8"}),
     evicting=True,
+    removing=Removing(frozenset({ORIGINAL, ODD}), NOW - 4),
     directories=Directories.KNOWN,
     directories_message="said by the ids",
 )
+BASELINE = Baseline("1:ab", ODD, Algorithm.SHA256, 2**62, "cd" * 16, NOW - 9, NOW - 8.5)
+FINDING = Finding("1:ab", ODD, Flaw.UNREADABLE, "it cannot be read", (0, 2**62), NOW - 7, NOW - 6)
+READING = Reading("1:ef", SWAP, Algorithm.XXH3, 9 << 20, NOW, 2**63, True, bytes(32), (1, 2), (3,), bytes(48))
 RECLAIMED = 7 << 40
 TOLD = Accepted({"mode": "Enforce", "pinnedImages": ["\N{SNOWMAN}"], "policy": None}, 12, NOW - 60.5)
 
@@ -70,6 +77,10 @@ def fill(book: Ledger) -> None:
     book.set_present(FULL.present)
     assert FULL.clock is not None
     book.end_pass(FULL.clock, FULL.last_pass, FULL.breaker)
+    book.set_removing(FULL.removing)
+    book.contents.take(BASELINE, bytes(range(48)))
+    book.contents.found(FINDING)
+    book.contents.keep(READING)
     book.set_trips(FULL.trips, FULL.accepted_homeless)
     book.add_reset("UsersVanished-20261124T101500Z")
     book.set_evicting(evicting=FULL.evicting)
@@ -95,6 +106,19 @@ def test_everything_that_was_remembered_is_recalled(state: Path, opened: Opener)
         assert (recalled(book), book.ids(), book.lost) == (FULL, IDS, False)
         assert book.resets() == {"UsersVanished-20261124T101500Z"}
         assert (book.reclaimed(), book.accepted()) == (RECLAIMED, TOLD)
+        known = book.contents.known()
+        assert (known.baselines, known.findings) == ({"1:ab": BASELINE}, {"1:ab": FINDING})
+        assert book.contents.digests("1:ab") == bytes(range(48))
+        assert (book.contents.readings(), book.contents.reading("1:ef")) == ((READING,), READING)
+
+
+def test_contents_of_files_that_are_long_gone_are_forgotten_and_no_others(state: Path) -> None:
+    with writing(state) as book:
+        for present, before in (({"1:ab", "1:ef"}, NOW + DAY), ((), NOW - DAY)):
+            book.contents.forget(present, before)
+            assert len(book.contents.known().baselines) == len(book.contents.readings()) == 1
+        book.contents.forget((), NOW + DAY)
+        assert (book.contents.known(), book.contents.readings()) == (Known(), ())
 
 
 @pytest.mark.parametrize("opened", BOTH.values(), ids=BOTH)
