@@ -355,7 +355,8 @@ def _compare_conflicts(host: Host, book: Ledger, look: Look) -> None:
 
 def _remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     """Write into the ledger what later passes need to know of this one."""
-    book.set_removing(None)
+    if all(acts.entries[item.entry.id].action is Action.RESTORED for item in acts.returned):
+        book.set_removing(None)  # else what is needed and could not go back yet is tried again
     book.add_reclaimed(acts.purged_bytes)
     book.forget_users(name for name, done in acts.files.items() if done.action in {Action.QUARANTINED, Action.PURGED})
     in_use: dict[bytes, tuple[str, ...]] = {}

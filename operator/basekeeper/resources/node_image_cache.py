@@ -269,7 +269,8 @@ class NodeStatus(Strict):
     agent_version: Annotated[str, Field(max_length=64)] = ""
     """The agent's release."""
     conditions: Annotated[tuple[Condition, ...], Field(strict=False, max_length=16)] = ()
-    """Ready, PolicyApplied, LibvirtReachable, SharedStorage, BreakerClosed and Holding."""
+    """Ready, PolicyApplied, LibvirtReachable, SharedStorage, DiskPressure, IntegrityVerified, BreakerClosed, Holding,
+    and the others of docs/conditions.md."""
     last_pass: Annotated[Omittable[PassReport], Field(json_schema_extra=omitted)] = None
     """The last pass."""
     cache: CacheReport = CacheReport()
