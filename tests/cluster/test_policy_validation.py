@@ -91,7 +91,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "as many windows as may be": {"maintenanceWindows": [WINDOW] * 16},
     "the shortest window": {"maintenanceWindows": [{**WINDOW, "duration": "1m"}]},
-    "the only mode of shared storage": {"sharedStorage": {"mode": "Refuse"}},
+    "shared storage that is refused": {"sharedStorage": {"mode": "Refuse"}},
+    "shared storage that hosts coordinate": {"sharedStorage": {"mode": "Coordinate", "retiredHosts": ["host-b"]}},
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -181,7 +182,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a mode in lower case": ({"mode": "enforce"}, 'spec.mode: Unsupported value: "enforce": supported values: "Audit"'),
     "another cachedOnly": ({"cachedOnly": "Drop"}, 'spec.cachedOnly: Unsupported value: "Drop"'),
     "another drain": ({"mode": "Enforce", "quarantine": {"drain": "purge"}}, "spec.quarantine.drain: Unsupported"),
-    "a mode that comes later": ({"sharedStorage": {"mode": "Coordinate"}}, "spec.sharedStorage.mode: Unsupported"),
+    "another mode of shared storage": ({"sharedStorage": {"mode": "Trust"}}, "spec.sharedStorage.mode: Unsupported"),
     "another operator": (_where("a", "Gt", values=["1"]), "spec.nodeSelector.matchExpressions[0].operator: Unsup"),
     # unknown fields, at every level
     "an unknown field": ({"nodeSelectr": {"matchLabels": {"a": "b"}}}, f"spec.nodeSelectr: {UNKNOWN}"),
@@ -427,7 +428,7 @@ def test_what_is_not_said_is_filled_in(cluster: ControlPlane) -> None:
         "limits": {"maxFiles": 20, "maxPercent": 25},
         "quarantine": {"retention": "6h"},
         "acknowledged": [],
-        "sharedStorage": {"mode": "Refuse"},
+        "sharedStorage": {"mode": "Refuse", "retiredHosts": []},
         "maintenanceWindows": [],
         "resetTrips": [],
         "priority": 0,
