@@ -53,11 +53,9 @@ def _passes(where: str) -> tuple[Panel, ...]:
             Query(f"sum(increase(basekeeper_removed_bytes_total{{{where}}}[1h]))", "removed"),
             Query(f"sum(increase(basekeeper_purged_bytes_total{{{where}}}[1h]))", "freed"),
             Query(f"sum(basekeeper_target_bytes{{{where}}})", "target"),
-            Query(
-                f"sum by (reason) (increase(basekeeper_evicted_bytes_total{{{where}}}[1h])) > 0", "evicted: {{reason}}"
-            ),
-            Query(f"sum(basekeeper_pressure_target_bytes{{{where}}}) > 0", "wanted"),
-            Query(f"sum(basekeeper_pressure_evictable_bytes{{{where}}}) > 0", "evictable"),
+            Query(f"sum by (reason) (increase(basekeeper_evicted_bytes_total{{{where}}}[1h]))", "evicted: {{reason}}"),
+            Query(f"sum(basekeeper_pressure_target_bytes{{{where}}})", "wanted"),
+            Query(f"sum(basekeeper_pressure_evictable_bytes{{{where}}})", "evictable"),
         ),
         _graph(
             "What became of files",
@@ -66,7 +64,7 @@ def _passes(where: str) -> tuple[Panel, ...]:
             "the act did not work.",
             "short",
             Query(f"sum(increase(basekeeper_removed_files_total{{{where}}}[1h]))", "removed"),
-            Query(f"sum(increase(basekeeper_evicted_files_total{{{where}}}[1h])) > 0", "of these evicted"),
+            Query(f"sum(increase(basekeeper_evicted_files_total{{{where}}}[1h]))", "of these evicted"),
             Query(f"sum(increase(basekeeper_purged_files_total{{{where}}}[1h]))", "purged"),
             Query(f"sum(increase(basekeeper_restored_files_total{{{where}, {_UNDONE}}}[1h]))", "put back"),
             Query(f"sum(increase(basekeeper_vanished_files_total{{{where}}}[1h]))", "vanished"),
@@ -115,7 +113,7 @@ def _cache(where: str) -> tuple[Panel, ...]:
             "not known to be whole (docs/integrity.md): pending ones have no baseline yet.",
             "short",
             Query(f"sum by (verdict, reason) (basekeeper_files{{{where}}}) > 0", "{{verdict}}: {{reason}}"),
-            Query(f'sum by (state) (basekeeper_integrity_files{{{where}, state!="whole"}}) > 0', "content: {{state}}"),
+            Query(f'sum by (state) (basekeeper_integrity_files{{{where}, state!="whole"}})', "content: {{state}}"),
             stacked=True,
         ),
         _graph(
@@ -124,7 +122,7 @@ def _cache(where: str) -> tuple[Panel, ...]:
             "list` on the node names them. And nodes that want room: disk or cache are over the policy's marks.",
             "short",
             Query(f"sum by (reason) (basekeeper_holds{{{where}}}) > 0", "{{reason}}"),
-            Query(f'sum by (state) (basekeeper_pressure{{{where}, state!="Below"}}) > 0', "wants room: {{state}}"),
+            Query(f'sum by (state) (basekeeper_pressure{{{where}, state!="Below"}})', "wants room: {{state}}"),
             stacked=True,
         ),
     )
@@ -195,7 +193,7 @@ def fleet() -> Dashboard:
                Query(f"sum(basekeeper_enforcing{{{_FLEET}}})", "enforcing"),
                Query(f"sum(basekeeper_window_open{{{_FLEET}}})", "window open"),
                Query(f"sum(1 - basekeeper_watch_up{{{_FLEET}}})", "watch down"),
-               Query(f"max by (kind) (basekeeper_disagreements{{{_FLEET}}}) > 0", "bases differ: {{kind}}")),
+               Query(f"max by (kind) (basekeeper_disagreements{{{_FLEET}}})", "bases differ: {{kind}}")),
         _graph("Lag of the policies' status", "For how long a policy's status has not said what it should. Up to 30 s "
                "is how it works.", "s", Query(f"max(basekeeper_rollup_lag_seconds{{{_FLEET}}})", "lag"), warn=60),
         _graph("Time of a reconciliation", "95 of 100 of the hour before were faster.", "s",
@@ -259,7 +257,8 @@ def node() -> Dashboard:
         _graph("Orders", "Time between passes by the policy in force, and its generation; 0: none. Whether a "
                "maintenance window is open, or the policy has none to wait for (1). And for how many hours the least "
                "recently verified base was not verified.", "short",
-               Query(f"(time() - min(basekeeper_oldest_verified_timestamp_seconds{{{_NODE}}} > 0)) / 3600",
+               Query(f"(time() - min(basekeeper_oldest_verified_timestamp_seconds{{{_NODE}}})) / 3600"
+                     f" * (min(basekeeper_oldest_verified_timestamp_seconds{{{_NODE}}}) > bool 0)",
                      "hours since a verification"),
                Query(f"max(basekeeper_interval_seconds{{{_NODE}}})", "interval in seconds"),
                Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation"),
