@@ -263,15 +263,16 @@ def node() -> Dashboard:
                Query(f"max(basekeeper_interval_seconds{{{_NODE}}})", "interval in seconds"),
                Query(f"max(basekeeper_policy_generation_applied{{{_NODE}}})", "generation"),
                Query(f"max(basekeeper_window_open{{{_NODE}}})", "window open")),
-        _graph("Watch", "1 while the agent hears from the API server. And of hosts that share the storage, those that "
-               "answered the latest round and those that did not; whether this one leads; rounds in an hour; and "
-               "seconds that the file server's clock is ahead.", "short",
-               Query(f"min(basekeeper_watch_up{{{_NODE}}} {own})", "up"),
+        _graph("Hosts that share the storage", "With sharedStorage.mode: Coordinate: those that answered the latest "
+               "round, and those that did not, which holds everything; whether this one leads; how many rounds an hour "
+               "has; and by how many seconds the file server's clock is ahead.", "short",
                Query(f'max(basekeeper_shared_hosts{{{_NODE}, state="answered"}})', "answered"),
                Query(f'max(basekeeper_shared_hosts{{{_NODE}, state="silent"}})', "silent"),
                Query(f"max(basekeeper_shared_leader{{{_NODE}}})", "leads"),
                Query(f"max(delta(basekeeper_shared_round{{{_NODE}}}[1h]))", "rounds in an hour"),
                Query(f"max(basekeeper_shared_clock_skew_seconds{{{_NODE}}})", "clock")),
+        _graph("Watch", "1 while the agent hears from the API server.", "short",
+               Query(f"min(basekeeper_watch_up{{{_NODE}}} {own})", "up"), maximum=1),
     )  # fmt: skip
     return Dashboard(
         NODE_UID,

@@ -18,7 +18,6 @@ from basekeeper.cache.evidence import (
     ImageUser,
     Inode,
     Inventory,
-    Kept,
     QuarantineEntry,
     Room,
     Shared,
@@ -133,8 +132,6 @@ def inventories(draw: st.DrawFn) -> Inventory:
 
 
 rarely = st.sampled_from([False, False, False, True])
-kept_for = st.sampled_from([Reason.TOO_YOUNG, Reason.PINNED, Reason.IMAGE_OF_DOMAIN])
-kept = st.builds(Kept, kept_for, st.just("host b: it stays"), st.none() | moments)
 usages = st.builds(
     Usage,
     by_name=st.dictionaries(names, several_users, max_size=2),
@@ -153,8 +150,6 @@ usages = st.builds(
     directories=st.integers(0, 6),
     domains=st.integers(0, 6),
     homeless_domains=rarely.map(lambda homeless: ("domain 8",) if homeless else ()),
-    kept=st.just({}) | st.just({}) | st.dictionaries(names, kept, max_size=1),
-    clock_margin=st.sampled_from([0.0, 0.0, 300.0]),
 )
 
 ages = st.sampled_from([0.0, 60.0, HOUR, DAY])

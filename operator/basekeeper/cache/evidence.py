@@ -268,6 +268,8 @@ class Usage:
     registry_absent: bool = False
     kept: Mapping[bytes, Kept] = field(default_factory=dict)
     """Names that another host's judgement keeps."""
+    unused_since: Mapping[bytes, float] = field(default_factory=dict)
+    """Since when another host knows of no use of these, Unix seconds."""
     purged_elsewhere: frozenset[bytes] = frozenset()
     """Names of what other hosts purged lately."""
     clock_margin: float = 0.0

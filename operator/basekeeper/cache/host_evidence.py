@@ -28,6 +28,10 @@ _KEPT_FOR = frozenset({Reason.TOO_YOUNG, Reason.PINNED, Reason.IMAGE_OF_DOMAIN})
 T = TypeVar("T")
 
 
+class NoEvidence(Exception):
+    """What lies in the name of a host is not its evidence; the end of a sentence says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Something that one host could not ask, or that makes its evidence suspect."""
@@ -96,21 +100,23 @@ def _text_of(found: HostEvidence) -> bytes:
 
 
 def decode(raw: bytes, host: str) -> HostEvidence:
-    """The evidence of `host`. Raises ValueError, with the end of a sentence, for anything but its whole document."""
+    """The evidence of `host`. Raises NoEvidence for anything but its whole document."""
     if len(raw) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES} bytes")
+        raise NoEvidence(f"is larger than {MAX_BYTES} bytes")
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise ValueError("is no complete JSON") from error
+        raise NoEvidence("is no complete JSON") from error
     try:
         if (version := document["version"]) != VERSION:
-            raise ValueError(f"has version {version!r}, and this program knows version {VERSION}")
+            raise NoEvidence(f"has version {version!r}, and this program knows version {VERSION}")
         found = _read(document)
+    except ValueError as error:
+        raise NoEvidence(f"has what cannot be: {error}") from error
     except (LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"lacks something or has it in a wrong form ({error!r})") from error
+        raise NoEvidence(f"lacks something or has it in a wrong form ({error!r})") from error
     if found.host != host:
-        raise ValueError(f"is about host {found.host}")
+        raise NoEvidence(f"is about host {found.host}")
     return found
 
 
@@ -205,14 +211,14 @@ def _read(document: Mapping[str, Any]) -> HostEvidence:
 def _read_users(users: Any) -> tuple[User, ...]:
     found = tuple(User(Source(source), _text(who)) for source, who in users)
     if not found:
-        raise ValueError("has a base in use without a user")
+        raise ValueError("a base in use without a user")
     return found
 
 
 def _kept(reason: Any, message: Any, since: Any) -> Kept:
     kept = Kept(Reason(reason), _text(message), None if since is None else _number(since))
     if kept.reason not in _KEPT_FOR:
-        raise ValueError(f"keeps a file for {kept.reason}")
+        raise ValueError(f"a file is kept for {kept.reason}")
     return kept
 
 
@@ -234,19 +240,19 @@ def _flag(value: Any) -> bool:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or abs(value) > 1e12:
-        raise ValueError(f"has {value!r} where a number of seconds belongs")
+        raise ValueError(f"{value!r} where a number of seconds belongs")
     return float(value)
 
 
 def _moment(value: Any) -> float:
     if (moment := _number(value)) <= 0:
-        raise ValueError(f"has {value!r} where a time belongs")
+        raise ValueError(f"{value!r} where a time belongs")
     return moment
 
 
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"has {value!r} where a whole number belongs")
+        raise ValueError(f"{value!r} where a whole number belongs")
     return value
 
 

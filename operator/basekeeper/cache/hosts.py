@@ -106,7 +106,8 @@ def merged(usage: Usage, inventory: Inventory, hearing: Hearing, policy: Policy,
         unidentified_raw=tuple(path for path in usage.unidentified_raw if not claimed.get(path.partition("/")[0])),
         nova_pass_at=None if roll.silent or None in passes else min(one for one in passes if one is not None),
         domains=usage.domains + sum(found.domains for found in everyone),
-        kept=_kept(everyone, hearing.skew),
+        kept=_kept(roll),
+        unused_since=_unused_since(everyone, hearing.skew),
         purged_elsewhere=frozenset(name for found in everyone for name in found.purged),
         clock_margin=hearing.margin,
         shared=_shared(roll, usage, leader, number),
@@ -299,17 +300,28 @@ def _claimed(answered: Iterable[HostEvidence]) -> dict[str, bool]:
     return claimed
 
 
-def _kept(everyone: Iterable[HostEvidence], skew: float) -> dict[bytes, Kept]:
-    """What some host's own judgement keeps: a pin is the weightiest, and the latest use counts."""
+def _kept(roll: _Roll) -> dict[bytes, Kept]:
+    """What some host's own judgement keeps; a pin is the weightiest.
+
+    That a file was too young some time ago says only since when: it is told by `_unused_since`.
+    """
     kept: dict[bytes, Kept] = {}
+    for found in (*roll.answered, *roll.earlier):
+        for name, why in found.kept.items():
+            counts = why.reason is not Reason.TOO_YOUNG or found in roll.answered
+            if counts and (name not in kept or why.reason is Reason.PINNED):
+                kept[name] = replace(why, message=f"host {found.host}: {why.message}")
+    return kept
+
+
+def _unused_since(everyone: Iterable[HostEvidence], skew: float) -> dict[bytes, float]:
+    """Since when the host that knows of the latest use of a file knows of none, by this host's clock."""
+    latest: dict[bytes, float] = {}
     for found in everyone:
         for name, why in found.kept.items():
-            since = None if why.since is None else why.since - skew
-            here = Kept(why.reason, f"host {found.host}: {why.message}", since)
-            before = kept.get(name, here)
-            latest = max((one for one in (before.since, since) if one is not None), default=None)
-            kept[name] = replace(here if why.reason is Reason.PINNED else before, since=latest)
-    return kept
+            if why.since is not None:
+                latest[name] = max(latest.get(name, why.since - skew), why.since - skew)
+    return latest
 
 
 def objection_of(policy: Policy) -> str | None:

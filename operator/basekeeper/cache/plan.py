@@ -231,7 +231,7 @@ class _Judge:
     def _unused_since(self, file: CachedFile) -> float | None:
         if file.mtime <= 0:
             return None
-        elsewhere = self.usage.kept[file.name.raw].since if file.name.raw in self.usage.kept else None
+        elsewhere = self.usage.unused_since.get(file.name.raw)
         stamps = [file.mtime, self.memory.last_used.get(file.name.raw), self.memory.ages_since, elsewhere]
         return max(stamp for stamp in stamps if stamp is not None)
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from . import clock, host_evidence, locks, quarantine
 from .durable import own_like, sync_directory
 from .files import FILE, list_quietly, open_quietly
-from .host_evidence import HostEvidence
+from .host_evidence import HostEvidence, NoEvidence
 from .hosts import Heard, Round
 from .settings import Host
 
@@ -72,7 +72,7 @@ class Share:
         try:
             with _opened(self.directory / _file_name(self.own)) as stream:
                 return host_evidence.decode(stream.read(host_evidence.MAX_BYTES + 1), self.own)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NoEvidence):
             return None
 
     def _read_host(self, name: str) -> Heard:
@@ -194,7 +194,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _understood(host: str, raw: bytes, at: float) -> Heard:
     try:
         return Heard(host, host_evidence.decode(raw, host), "", at, _stamp(at))
-    except ValueError as error:
+    except NoEvidence as error:
         return Heard(host, None, str(error), at, _stamp(at))
 
 
