@@ -89,6 +89,11 @@ CASES: dict[str, tuple[list[Judged], Limits, dict[str, list[int]]]] = {
          old(Kind.ORIGINAL, 2, 3, reason=Reason.OVER_BUDGET)], limits(max_files=3),
         {"Partial": [102], "Original": [3, 2]},
     ),
+    "a corrupt base goes before all that, for the next machine may be built on it": (
+        [*some(Kind.PARTIAL, 3, 100), old(Kind.ORIGINAL, 1, 3, reason=Reason.PRESSURE),
+         old(Kind.ORIGINAL, 2, 1, reason=Reason.CORRUPT)], limits(max_files=1),
+        {"Original": [1]},
+    ),
     "what goes for the disk's sake is capped too": (
         [old(Kind.ORIGINAL, number, number + 1, reason=Reason.PRESSURE) for number in range(5)],
         limits(max_files=2), {"Original": [5, 4]},

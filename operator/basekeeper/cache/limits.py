@@ -2,7 +2,8 @@
 
 The caps of a policy are shared among the kinds of files that have something to go, so that a hundred leftovers do not
 keep the one large base waiting: each kind gets an equal part, what one does not need goes to the others. Within a kind,
-and of what is left over, the longest unused go first. What goes for the disk's sake goes before all that, and counts.
+and of what is left over, the longest unused go first. A corrupt base, on which nova may build the next machine, and then
+what goes for the disk's sake go before all that, and count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from .names import Kind
 from .settings import Limits
 from .verdicts import EVICTION_REASONS, Reason, Verdict
 
+_URGENT = EVICTION_REASONS | {Reason.CORRUPT}
 _ENDLESS = 1 << 64
 """Bytes: more than any file system has."""
 
@@ -61,9 +63,9 @@ def _allowed(going: Sequence[Judged], limits: Limits, cached: int) -> set[bytes]
     """The names of what may go of `going`, which comes oldest first."""
     most = min(limits.max_files, cached * limits.max_percent // 100)
     room = _Room(max(1, most), _ENDLESS if limits.max_bytes is None else limits.max_bytes)
-    urgent = [item for item in going if item.reason in EVICTION_REASONS]
-    by_age = [item for item in going if item.reason not in EVICTION_REASONS]
-    for item in urgent:
+    urgent = [item for item in going if item.reason in _URGENT]
+    by_age = [item for item in going if item.reason not in _URGENT]
+    for item in sorted(urgent, key=lambda item: item.reason is not Reason.CORRUPT):
         if not room.take(item):
             return room.taken
     queues = _by_kind(by_age).values()
