@@ -92,7 +92,9 @@ def test_without_an_answer_nothing_goes_and_nobody_waits_for_a_host_that_was_sil
     assert base.exists()
 
 
-def test_an_answer_to_the_first_round_alone_is_not_enough(tree: NovaTree) -> None:
+def test_an_answer_to_the_first_round_alone_is_not_enough(tree: NovaTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordination, "PATIENCE", 0.5)
+    monkeypatch.setattr(coordination, "MINUTE", 0.5)
     base = tree.add_base(IMAGE, age=30 * DAY)
     count: list[int] = []
 

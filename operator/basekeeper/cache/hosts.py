@@ -110,7 +110,7 @@ def merged(usage: Usage, inventory: Inventory, hearing: Hearing, policy: Policy,
         unused_since=_unused_since(everyone, hearing.skew),
         purged_elsewhere=frozenset(name for found in everyone for name in found.purged),
         clock_margin=hearing.margin,
-        shared=_shared(roll, usage, leader, number),
+        shared=_shared(roll, usage, leader),
         agreed=hearing.agreed,
         group=Group(tuple(sorted(roll.known)), tuple(sorted(roll.silent)), number, leader, hearing.leads, hearing.skew),
     )
@@ -249,7 +249,7 @@ def _skewed(who: str, skew: float) -> str:
     )
 
 
-def _shared(roll: _Roll, usage: Usage, leader: str | None, number: int) -> Shared | None:
+def _shared(roll: _Roll, usage: Usage, leader: str | None) -> Shared | None:
     """Whether the storage counts as shared, and whether that holds everything."""
     if roll.waiting:
         first, *also = roll.waiting
@@ -258,7 +258,7 @@ def _shared(roll: _Roll, usage: Usage, leader: str | None, number: int) -> Share
         return None if usage.shared is None else Shared(f"{usage.shared.message}; no other host is known", holds=False)
     others = sorted(roll.known)
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    message = f"{', '.join(others[:5])}{more} share this storage, and all answered round {number}; {leader} leads"
+    message = f"{', '.join(others[:5])}{more} share this storage, and all have answered; {leader} leads"
     return Shared(message, holds=False)
 
 
