@@ -2,8 +2,8 @@
 
 The caps of a policy are shared among the kinds of files that have something to go, so that a hundred leftovers do not
 keep the one large base waiting: each kind gets an equal part, what one does not need goes to the others. Within a kind,
-and of what is left over, the longest unused go first. A corrupt base, on which nova may build the next machine, and then
-what goes for the disk's sake go before all that, and count.
+and of what is left over, the longest unused go first. A corrupt base, on which nova may build the next machine, and
+then what goes for the disk's sake go before all that, and count.
 """
 
 from collections.abc import Iterable, Sequence
