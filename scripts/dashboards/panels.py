@@ -61,7 +61,8 @@ def _passes(where: str) -> tuple[Panel, ...]:
             "What became of files",
             "Files of the hour before. Removed and purged as above. Put back: a removed file was needed. Vanished: "
             "another hand than basekeeper's removed a base. Called off: a late look found a reason to keep it. Failed: "
-            "the act did not work.",
+            "the act did not work. Touched: a used base got a fresh time stamp (touchInUse); not touched: it is not "
+            "the agent's to touch.",
             "short",
             Query(f"sum(increase(basekeeper_removed_files_total{{{where}}}[1h]))", "removed"),
             Query(f"sum(increase(basekeeper_evicted_files_total{{{where}}}[1h]))", "of these evicted"),
@@ -70,6 +71,8 @@ def _passes(where: str) -> tuple[Panel, ...]:
             Query(f"sum(increase(basekeeper_vanished_files_total{{{where}}}[1h]))", "vanished"),
             Query(f"sum(increase(basekeeper_skipped_files_total{{{where}}}[1h]))", "called off"),
             Query(f"sum(increase(basekeeper_failed_files_total{{{where}}}[1h]))", "failed"),
+            Query(f"sum(increase(basekeeper_touched_files_total{{{where}}}[1h]))", "touched"),
+            Query(f"sum(increase(basekeeper_touch_failures_total{{{where}}}[1h]))", "not touched"),
         ),
         _graph(
             "Time of a pass, by phase",
@@ -124,6 +127,20 @@ def _cache(where: str) -> tuple[Panel, ...]:
             Query(f"sum by (reason) (basekeeper_holds{{{where}}}) > 0", "{{reason}}"),
             Query(f'sum by (state) (basekeeper_pressure{{{where}, state!="Below"}})', "wants room: {{state}}"),
             stacked=True,
+        ),
+        _graph(
+            "Directories without a domain",
+            "Orphaned instance directories that nothing has changed for a day: failed deletions, resizes, evacuations. "
+            "`basekeeper orphans` on the node names them.",
+            "short",
+            Query(f"sum(basekeeper_orphaned_directories{{{where}}})", "directories"),
+        ),
+        _graph(
+            "What they hold back",
+            "Bytes of the orphaned directories, and of the bases that nothing else needs.",
+            "bytes",
+            Query(f"sum(basekeeper_orphaned_bytes{{{where}}})", "directories"),
+            Query(f"sum(basekeeper_orphaned_alone_bytes{{{where}}})", "bases kept by them alone"),
         ),
     )
 
@@ -232,6 +249,10 @@ def node() -> Dashboard:
         _stat("Reclaimable", "Bytes that may go now.", "bytes", f"sum(basekeeper_reclaimable_bytes{{{_NODE}}})"),
         _stat("In quarantine", "Bytes that were removed and can still be put back.", "bytes",
               f"sum(basekeeper_quarantine_bytes{{{_NODE}}})"),
+        _stat("nova touches", "Whether nova's own manager touches the bases of its instances. No figure: not known.",
+              "short", f"max(basekeeper_nova_touches{{{_NODE}}})", values=yes_no),
+        _stat("nova removes", "Whether nova's own manager removes bases too. No figure: not known.", "short",
+              f"max(basekeeper_nova_removes{{{_NODE}}})", values=(("0", "no", "green"), ("1", "yes", "red"))),
     )  # fmt: skip
     disk = _graph(
         "File system of the cache",

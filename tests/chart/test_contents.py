@@ -254,6 +254,16 @@ def test_nova_knows_a_host_by_its_nodes_name_not_by_the_pods() -> None:
     assert names.index("NODE_NAME") < names.index("BASEKEEPER_NOVA_HOST"), "Kubernetes knows variables above only"
 
 
+def test_nova_conf_is_mounted_read_only_where_it_is_given_and_only_there() -> None:
+    assert not [item for item in container_of(rendered("helm4"), "agent")["env"] if "NOVA_CONF" in item["name"]]
+    found = rendered("helm4", ROOT / "deploy/helm/basekeeper/ci/everything-values.yaml")
+    agent = container_of(found, "agent")
+    told = {item["name"]: item.get("value") for item in agent["env"]}
+    (mount,) = [item for item in agent["volumeMounts"] if item["name"] == "nova-conf"]
+    assert told["BASEKEEPER_NOVA_CONF"] == f"{mount['mountPath']}/nova.conf"
+    assert mount["readOnly"] is True
+
+
 def test_the_controller_finds_the_agents_by_the_labels_that_they_have(values: Path | None) -> None:
     found = rendered("helm4", values, "other")
     (deployment,) = of_kind(found, "Deployment")

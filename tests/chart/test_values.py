@@ -19,7 +19,15 @@ DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(enco
 NAMES_OF_OTHERS = {"labels", "annotations", "nodeSelector", "commonLabels", "podLabels", "podAnnotations",
                    "matchLabels", "requests", "limits"}  # fmt: skip
 """Maps whose keys are somebody else's to choose; their values have a type."""
-SHAPES_OF_OTHERS = {"global", "nodeAffinity", "podAffinity", "podAntiAffinity", "podSelector", "namespaceSelector"}
+SHAPES_OF_OTHERS = {
+    "global",
+    "volume",
+    "nodeAffinity",
+    "podAffinity",
+    "podAntiAffinity",
+    "podSelector",
+    "namespaceSelector",
+}
 """Objects that Kubernetes defines, or Helm: the API server knows them better."""
 
 

@@ -85,6 +85,7 @@ FILE: Mapping[str, Any] = {
     "error?": str,
     "quarantineEntry?": str,
 }
+ANSWER: Mapping[str, Any] = {"known": (bool, None), "sign": REASONS, "message": str}
 PASS: Mapping[str, Any] = {
     "kind": {"Plan", "Pass"},
     "apiVersion": {"basekeeper.io/v1alpha1"},
@@ -94,6 +95,9 @@ PASS: Mapping[str, Any] = {
     "outcome": {"Clean", "Planned", "Acted", "Held", "Failed"},
     "holds": [{"reason": REASONS, "message": str, "path?": str}],
     "notes": [{"about": REASONS, "message": str, "path?": str}],
+    "novaManager?": {"touches": ANSWER, "removes": ANSWER},
+    "orphans?": {"directories": int, "bytes": int, "aloneBytes": int},
+    "touched?": {"files": int, "failed": int},
     "files": [FILE],
     "totals": {
         "files": int,

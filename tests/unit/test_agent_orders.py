@@ -307,7 +307,7 @@ def test_a_disk_without_room_keeps_nobody_from_obeying(agent: Agent, monkeypatch
 
 
 STRANGE: dict[str, tuple[dict[str, Any], str]] = {
-    "a field that is not known": ({"touchInUse": True}, "spec.touchInUse"),
+    "a field that is not known": ({"notYetKnown": True}, "spec.notYetKnown"),
     "a field of a later release, inside another": ({"limits": {"maxNodes": 3}}, "spec.limits.maxNodes"),
     "a field of an entry": ({"acknowledged": [{"path": "a", "reason": "r", "by": "me"}]}, "spec.acknowledged.0.by"),
     "a field of its origin": ({"policy": {**POLICY, "shard": 1}}, "spec.policy.shard"),
@@ -337,7 +337,7 @@ def test_settings_that_are_not_understood_act_as_audit_and_say_which(
 
 
 def test_what_is_understood_counts_beside_a_field_that_is_not_known() -> None:
-    order = read(Accepted({**ENFORCE, "touchInUse": True, "suspend": True}, 7, 0.0), NODE)
+    order = read(Accepted({**ENFORCE, "notYetKnown": True, "suspend": True}, 7, 0.0), NODE)
     assert order.policy is not None
     assert (order.policy.suspend, order.policy.minimum_age.original, order.interval) == (True, 2 * HOUR, 300)
     assert order.origin is not None

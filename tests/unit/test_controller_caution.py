@@ -49,6 +49,7 @@ CAREFUL_FIRST: dict[str, tuple[Any, ...]] = {
     "acknowledged": ([], [{"path": "a", "reason": "r"}], [{"path": p, "reason": "r"} for p in "ab"]),
     "sharedStorage.mode": ("Refuse", "Coordinate"),
     "sharedStorage.retiredHosts": ([], ["node-a"], ["node-b", "node-a"]),
+    "touchInUse": (True, False),
     "resetTrips": ([{"node": "node-0", "trip": "UsersVanished-20261124T101500Z"}],),
     "maintenanceWindows": ([NIGHT | {"duration": "1h"}], [NIGHT], [NIGHT, WEEKEND], []),
 }

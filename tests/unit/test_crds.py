@@ -1,6 +1,5 @@
 """The definitions that are made from the models: in the checkout as made, bounded, described, and without surprises."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,13 @@ FIELDS = {
     ),
     *("rollout.maxNodesPerInterval", "quarantine.drain", "quarantine.retention", "acknowledged", "acknowledged[].node"),
     *("acknowledged[].path", "acknowledged[].reason", "acknowledged[].until", "sharedStorage.mode"),
-    "sharedStorage.retiredHosts",
+    *("sharedStorage.retiredHosts", "touchInUse"),
     *("pressure.highPercent", "pressure.lowPercent", "pressure.minimumAge", "pressure.ignoreWindows", "maxCacheBytes"),
     *("integrity.interval", "integrity.maxBytesPerSecond", "integrity.algorithm"),
     *("resetTrips[].node", "resetTrips[].trip"),
     *("maintenanceWindows[].schedule", "maintenanceWindows[].duration", "maintenanceWindows[].timeZone"),
 }
-"""The fields of a policy in this release: those of the design without the ones whose function comes later."""
-LATER = ("touchInUse",)
+"""The fields of a policy that the design names."""
 
 
 @pytest.mark.parametrize("name", sorted(manifests()))
@@ -57,11 +55,9 @@ def test_no_other_definition_is_in_the_checkout() -> None:
     assert there == {name for name in manifests() if name.startswith("deploy/crds/")}
 
 
-def test_every_field_of_a_policy_is_there_and_none_that_comes_later() -> None:
+def test_every_field_of_a_policy_is_there() -> None:
     there = {where.removeprefix("spec.") for where, _ in walk(POLICY_SPEC)}
     assert there >= FIELDS
-    described = json.dumps(POLICY_SPEC)
-    assert [word for word in LATER if word in described] == []
 
 
 def test_a_node_is_told_every_setting_that_is_not_about_which_nodes_and_when() -> None:

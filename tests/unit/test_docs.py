@@ -13,6 +13,7 @@ from typer.main import get_command
 from basekeeper.agent import events
 from basekeeper.agent.events import EventReason
 from basekeeper.cache.names import Kind
+from basekeeper.cache.orphans import ORPHAN_MEANING, OrphanKind
 from basekeeper.cache.pressure import STATE_MEANING as STATES
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.settings import Policy
@@ -89,6 +90,13 @@ def test_the_page_on_conditions_lists_every_word_with_its_meaning_in_order(headi
     words, meanings = WORDS[heading]
     assert set(meanings) == set(words)
     assert list(section("conditions.md", heading).items()) == [(word.value, [meanings[word]]) for word in words]
+
+
+def test_the_page_on_orphans_says_of_each_kind_what_it_is_left_from() -> None:
+    page = (ROOT / "docs/orphans.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    assert rows == {kind.value: meaning for kind, meaning in ORPHAN_MEANING.items()}
+    assert set(ORPHAN_MEANING) == set(OrphanKind)
 
 
 def test_every_reason_of_a_condition_has_a_user() -> None:

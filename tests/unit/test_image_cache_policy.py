@@ -13,7 +13,6 @@ from basekeeper.cache.settings import AcknowledgedPath, CachedOnly, Drain, Limit
 from basekeeper.cache.windows import Window
 from basekeeper.resources.image_cache_policy import API_VERSION, KIND, PolicySpec, to_engine
 from basekeeper.resources.manifest import MAX_BYTES, PolicyError, load, parse
-from basekeeper.resources.node_settings import LATER
 from basekeeper.resources.quantities import shown
 
 UUID = "0f2c3a1e-6d51-4a0b-9f0e-5a1b2c3d4e5f"
@@ -276,17 +275,6 @@ WRONG_DOCUMENTS: dict[str, tuple[object, str]] = {
 @pytest.mark.parametrize(("what", "message"), WRONG_DOCUMENTS.values(), ids=WRONG_DOCUMENTS)
 def test_a_document_that_is_no_policy_is_refused(what: object, message: str) -> None:
     assert refusal(what) == message
-
-
-@pytest.mark.parametrize("field", sorted(LATER))
-def test_no_later_field_is_a_field_already(field: str) -> None:
-    spec: dict[str, Any] = {}
-    *parents, last = field.removeprefix("spec.").split(".")
-    inner = spec
-    for parent in parents:
-        inner = inner.setdefault(parent, {})
-    inner[last] = {}
-    assert refusal(document(**spec)) == f"{field}: not supported by this release of basekeeper; remove it"
 
 
 def test_a_file_as_kubectl_prints_it_is_read(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 What they are called and what each status of them means is in `resources.conditions`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from basekeeper.cache.names import display
+from basekeeper.cache.nova_manager import Sign
 from basekeeper.cache.pressure import PressureState
 from basekeeper.cache.report import Outcome, Report
 from basekeeper.cache.verdicts import Reason, Verdict
@@ -27,6 +28,7 @@ def of_pass(report: Report, before: Mapping[str, Any]) -> list[Said | Condition]
         return [
             _ready(report),
             _libvirt(report),
+            *_nova(report),
             _shared(report),
             _disk_pressure(report),
             _integrity(report),
@@ -56,6 +58,28 @@ def _libvirt(report: Report) -> Said:
     if not report.libvirt_asked:
         return _unknown(kind, Why.NOT_ASKED, "the agent was told that this host has no libvirt (--libvirt none)")
     return Said(kind, Status.TRUE, Why.REACHABLE, "libvirt listed all domains")
+
+
+def _nova(report: Report) -> Iterator[Said]:
+    """What is known of nova's own manager."""
+    if report.nova is None:
+        return
+    touches, removes = report.nova.touches, report.nova.removes
+    yield Said(NodeCondition.NOVA_MANAGER_TOUCHES, _STATUS[touches.known], _SIGNS[touches.sign], touches.message)
+    trouble = report.touched.trouble if removes.known is not False else None
+    message = "; ".join(filter(None, (removes.message, trouble)))
+    yield Said(NodeCondition.NOVA_MANAGER_REMOVES, _STATUS[removes.known], _SIGNS[removes.sign], message)
+
+
+_STATUS = {True: Status.TRUE, False: Status.FALSE, None: Status.UNKNOWN}
+_SIGNS = {
+    Sign.TOUCHED: Why.TOUCHED,
+    Sign.NOT_TOUCHED: Why.NOT_TOUCHED,
+    Sign.NOT_REGISTERED: Why.NOT_REGISTERED,
+    Sign.NOVA_CONF: Why.NOVA_CONF,
+    Sign.FILES_VANISHED: Why.FILES_VANISHED,
+    Sign.NO_SIGN: Why.NO_SIGN,
+}
 
 
 def _shared(report: Report) -> Said:

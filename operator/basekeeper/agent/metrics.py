@@ -45,6 +45,8 @@ class Metrics(ProgramMetrics):
         super().__init__("the watch on the node's own object runs")
         self._count_passes()
         self._count_acts()
+        self._count_touches()
+        self._show_beside()
         self._show_orders()
         self._show_cache()
 
@@ -108,6 +110,39 @@ class Metrics(ProgramMetrics):
             "basekeeper_vanished_files_total",
             "finished files that left the cache between two passes, or during one, by another hand than basekeeper's: "
             "nova's own manager, or a person",
+        )
+
+    def _count_touches(self) -> None:
+        self._touched = self.counter(
+            "basekeeper_touched_files_total", "bases in use that got a fresh time stamp (`spec.touchInUse`)"
+        )
+        self._touch_failures = self.counter(
+            "basekeeper_touch_failures_total",
+            "bases in use that should have got one and could not, by the class of the error; most are qemu's user's",
+            {"reason": Failure},
+        )
+
+    def _show_beside(self) -> None:
+        self._nova = (
+            self.gauge(
+                "basekeeper_nova_touches",
+                "1 where nova's own manager touches the bases of its instances, 0 where not; NaN: not known",
+            ),
+            self.gauge(
+                "basekeeper_nova_removes",
+                "1 where nova's own manager removes bases beside basekeeper, 0 where not; NaN: not known",
+            ),
+        )
+        for gauge in self._nova:
+            gauge.set(math.nan)
+        self._orphans = (
+            self.gauge(
+                "basekeeper_orphaned_directories",
+                "instance directories without a domain that nothing has changed for a day, as the last pass that could "
+                "ask libvirt found them",
+            ),
+            self.gauge("basekeeper_orphaned_bytes", "bytes that these take up"),
+            self.gauge("basekeeper_orphaned_alone_bytes", "bytes of the bases that nothing but these need"),
         )
 
     def _show_orders(self) -> None:
@@ -249,6 +284,7 @@ class Metrics(ProgramMetrics):
             self._success.set(report.time)
         self._count(report)
         self._show(report)
+        self._show_neighbours(report)
         if capacity is not None:
             self._size.set(capacity.size)
             self._available.set(capacity.available)
@@ -273,6 +309,20 @@ class Metrics(ProgramMetrics):
                 files.labels(row.reason).inc()
                 size.labels(row.reason).inc(row.bytes)
         self._vanished.inc(len(report.vanished))
+        self._touched.inc(len(report.touched.stamps))
+        for failed in report.touched.failures:
+            self._touch_failures.labels(failed.failure).inc()
+
+    def _show_neighbours(self, report: Report) -> None:
+        """Show what is known of nova's own manager, and of directories that nobody owns any more."""
+        if report.nova is not None:
+            for gauge, answer in zip(self._nova, (report.nova.touches, report.nova.removes), strict=True):
+                gauge.set(math.nan if answer.known is None else answer.known)
+        if report.orphans.unknown is None:
+            found = report.orphans
+            figures = (len(found.directories), found.bytes, found.alone_bytes)
+            for gauge, figure in zip(self._orphans, figures, strict=True):
+                gauge.set(figure)
 
     def _show(self, report: Report) -> None:
         files, size = self._cache

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from basekeeper.cache import engine, storage, windows
@@ -22,6 +22,7 @@ from basekeeper.cluster.connection import Connection
 from basekeeper.cluster.kinds import NODE_CACHES
 from basekeeper.cluster.probes import Probes
 from basekeeper.cluster.watch import Event, Subject, Watch
+from basekeeper.nova_conf import manager as nova_manager
 from basekeeper.resources.conditions import Why
 from basekeeper.resources.kinds import GROUP, RUN_NOW
 
@@ -283,7 +284,8 @@ class Agent:
         self._acting = True
         try:
             with self._verifying.paused():
-                return engine.run(self._host, policy, progress, stop=self._should_stop, resident=True)
+                host = replace(self._host, nova_says=nova_manager.says(self._host.nova_conf))
+                return engine.run(host, policy, progress, stop=self._should_stop, resident=True)
         except engine.Busy as busy:
             _log.info("%s", busy)
             return None

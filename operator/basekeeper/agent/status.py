@@ -17,6 +17,7 @@ from basekeeper.cache.acts import Action
 from basekeeper.cache.amounts import format_size
 from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import display
+from basekeeper.cache.orphans import Orphans
 from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
@@ -35,7 +36,7 @@ from .orders import Order
 
 BUDGET = 8192
 """Bytes that the whole object should stay under."""
-_OVERHEAD = 1510
+_OVERHEAD = 1610
 """Of these: metadata and what the server keeps about field managers, as measured, but for two times the name."""
 _MORE = 160
 """Bytes that an object has beside metadata that was read, spec and status."""
@@ -60,6 +61,7 @@ _OF_THE_CACHE = (
     "pressure",
     "integrity",
     "breaker",
+    "orphans",
     "holds",
     "holdsTruncated",
     "files",
@@ -96,6 +98,8 @@ def after_pass(
         told["integrity"] = _integrity(report.wholeness)
     if report.trips:
         told["breaker"] = _breaker(report.trips[0])
+    if report.orphans.unknown is None:
+        told["orphans"] = _orphans(report.orphans)
     told["holds"] = [_hold(hold) for hold in report.holds]
     told["files"] = [_file(row) for row in sorted(report.rows, key=_notability)]
     return _fitted(told, order, host)
@@ -242,6 +246,15 @@ def _finding(finding: Finding, known: Wholeness) -> dict[str, Any]:
         "time": timestamp(finding.found_at),
     }
     return told | ({"offset": _bytes(finding.offsets[0])} if finding.offsets else {})
+
+
+def _orphans(orphans: Orphans) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "directories": len(orphans.directories),
+        "bytes": _bytes(orphans.bytes),
+        "aloneBytes": _bytes(orphans.alone_bytes),
+    }
+    return told | ({} if orphans.oldest is None else {"oldest": timestamp(orphans.oldest)})
 
 
 def _bytes(count: int) -> int:

@@ -1,7 +1,8 @@
 """The words for what was done with a file: what a pass tells of its acts."""
 
 import errno
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .evidence import QuarantineEntry
@@ -90,3 +91,31 @@ class Done:
     """For FAILED: of what class that is."""
     entry: QuarantineEntry | None = None
     """The quarantine entry that it made."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotTouched:
+    """A base in use that could not be touched."""
+
+    message: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What was done."""
+
+    stamps: Mapping[bytes, float] = field(default_factory=dict)
+    """The time stamp that each touched base has got, Unix seconds as the file system keeps it."""
+    failures: tuple[NotTouched, ...] = ()
+
+    @property
+    def trouble(self) -> str | None:
+        """A sentence about those that could not be touched."""
+        if not self.failures:
+            return None
+        more = f" and {len(self.failures) - 1} more" if len(self.failures) > 1 else ""
+        return (
+            f"a base in use could not be touched ({self.failures[0].message}){more}, so a nova manager that removes "
+            "may remove it; set remove_unused_base_images = false, or give the agent CAP_FOWNER (docs/hand-over.md)"
+        )

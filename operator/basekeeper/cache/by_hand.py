@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from . import adoption, clock, engine, identity, ledger_file, quarantine, removal
-from .acts import Done
+from . import adoption, beside_nova, clock, engine, identity, ledger_file, quarantine, removal
+from .acts import Action, Done
 from .coordination import in_turn, member_of
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
 from .ledger import LedgerError
@@ -72,6 +72,7 @@ def restore(
             if stop():
                 break
             ordered.append(Ordered(entry, removal.restore(host, entry)))
+        unpinned = _note_stamps(host, ordered) or unpinned
         _, left = quarantine.read(host.base)
         if unpinned:
             raise engine.PassFailed(f"what could be restored was, but is not pinned: {unpinned}")
@@ -90,6 +91,19 @@ def _pin(host: Host, entries: Sequence[QuarantineEntry], pin_for: float) -> str 
             book.seen_in_use(
                 {entry.name.raw: () for entry in entries}, {entry.name.raw: entry.inode for entry in entries}, now
             )
+            book.commit()
+    except LedgerError as error:
+        return str(error)
+    return None
+
+
+def _note_stamps(host: Host, ordered: Sequence[Ordered]) -> str | None:
+    """Remember the time stamps of what went back, which are not nova's; says why not, as `_pin` does."""
+    back = [it.entry.name.raw for it in ordered if it.done is not None and it.done.action is Action.RESTORED]
+    try:
+        with ledger_file.writing(host.state) as book:
+            seen = remember(host, book).nova
+            book.set_nova(replace(seen, stamped={**seen.stamped, **beside_nova.stamps_of(host, back)}))
             book.commit()
     except LedgerError as error:
         return str(error)

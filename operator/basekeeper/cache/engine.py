@@ -11,12 +11,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from . import contents, identity, ledger_file, locks, presence, quarantine, removal, reserve, windows
+from . import (
+    beside_nova,
+    contents,
+    identity,
+    ledger_file,
+    locks,
+    orphans,
+    presence,
+    quarantine,
+    removal,
+    reserve,
+    windows,
+)
 from .acts import Action, Done, Doubt
 from .adoption import remembered, with_resets
 from .baselines import FORGOTTEN_AFTER
+from .beside_nova import Beside
 from .coordination import in_turn, member_of
-from .evidence import Inode, Inventory, QuarantineEntry
+from .evidence import Inode, Inventory, Note, QuarantineEntry
 from .files import Unobservable
 from .judged import Judged
 from .ledger import Ledger, LedgerError
@@ -61,7 +74,8 @@ def judge_now(host: Host, policy: Policy) -> tuple[Report, Look]:
         member = member_of(host, policy, book, acts=removes(policy), make=False)
         look = Looker(host, policy, remember(host, book), member).look()
         vanished = _vanished(host, look, look.inventory)
-        return _report("Plan", host, policy, look, Acts(), vanished, 0.0, book), look
+        beside = beside_nova.without_act(host, look, vanished=bool(vanished))
+        return _report("Plan", host, policy, look, Acts(), vanished, beside, 0.0, book), look
 
 
 def run(host: Host, policy: Policy, progress: Progress, *, stop: Stop = never, resident: bool = False) -> Report:
@@ -137,7 +151,9 @@ def _pass_of(looker: Looker, book: Ledger, progress: Progress, stop: Stop, *, ma
         book.forget_resets(policy.reset_trips)
         _forget_contents(host, book, look)
         vanished = _vanished(host, look, seen)
-        report = _report("Pass", host, policy, look, acts, vanished, time.monotonic() - started, book)
+        beside = beside_nova.attend(host, policy, book, look, acts, acting=acting, vanished=bool(vanished))
+        acted = time.monotonic() - started
+        report = _report("Pass", host, policy, look, acts, vanished, beside, acted, book)
         book.commit()
     return report
 
@@ -413,6 +429,7 @@ def _report(
     look: Look,
     acts: Acts,
     vanished: Sequence[bytes],
+    beside: Beside,
     acted: float,
     book: Ledger,
 ) -> Report:
@@ -426,7 +443,7 @@ def _report(
         policy=policy,
         rows=rows_of(look.plan, acts),
         holds=look.plan.holds,
-        notes=(*look.plan.notes, *([presence.note(vanished)] if vanished else []), *contents.notes(wholeness)),
+        notes=(*look.plan.notes, *_more_notes(vanished, beside), *contents.notes(wholeness)),
         seconds=Seconds(look.observed, look.judged, acted, look.observed_by_part),
         plan_held=look.plan.held,
         target=acts.target_bytes,
@@ -442,4 +459,14 @@ def _report(
         wholeness=wholeness,
         trips=look.plan.trips,
         relief=look.plan.relief,
+        nova=beside.manager,
+        touched=beside.touched,
+        orphans=orphans.judge(look.inventory, look.usage, policy, look.memory, look.now, orphans.AFTER),
     )
+
+
+def _more_notes(vanished: Sequence[bytes], beside: Beside) -> Iterator[Note]:
+    if vanished:
+        yield presence.note(vanished)
+    if trouble := beside.touched.trouble:
+        yield Note("NotTouched", trouble)

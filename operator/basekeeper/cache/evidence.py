@@ -183,6 +183,18 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Leftover:
+    """An instance directory without a domain."""
+
+    path: str
+    """As shown: its entry in the instances path."""
+    changed_at: float
+    """The newest change in it, Unix seconds."""
+    bytes: int
+    """What it takes up, as far as it can be read: allocated blocks, each file once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
     """Why this storage must be taken for shared with other hosts."""
 
@@ -255,6 +267,10 @@ class Usage:
     """Raw root disks whose image nothing names, so that any original may be the one they were made from."""
     nova_pass_at: float | None = None
     """When nova's own manager last registered this host in `compute_nodes`; it touches used bases then."""
+    nova_bases: frozenset[bytes] = frozenset()
+    """Originals under the root disks of nova's domains here: what its manager touches, where its database agrees."""
+    leftovers: tuple[Leftover, ...] | None = None
+    """None: what has a domain could not be asked."""
     shared: Shared | None = None
     directories: int = 0
     """Instance directories seen."""

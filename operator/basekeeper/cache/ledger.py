@@ -14,7 +14,7 @@ from typing import Any
 from .baselines import Baselines
 from .evidence import CachedFile, Identity, Inode
 from .identity import Ids, KnownIds
-from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present, Removing
+from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, NovaSeen, Present, Removing
 from .names import display, from_display
 from .verdicts import Reason
 
@@ -96,6 +96,7 @@ class Ledger:
             accepted_homeless=frozenset(map(str, self._get("accepted_homeless") or ())),
             evicting=self._get("evicting") is True,
             removing=None if removing is None else Removing(_names(removing["names"]), float(removing["since"])),
+            nova=_nova_seen(self._get("nova")),
             directories=directories,
             directories_message=message,
         )
@@ -206,6 +207,11 @@ class Ledger:
         """Remember whether eviction has begun and not ended."""
         self._set("evicting", evicting)
 
+    def set_nova(self, seen: NovaSeen) -> None:
+        """Remember what was seen of nova's own manager."""
+        kept = {"used_since": _shown(seen.used_since), "stamped": _shown(seen.stamped), "vanished_at": seen.vanished_at}
+        self._set("nova", kept)
+
     def reclaimed(self) -> int:
         """Bytes that purges have freed since this ledger began."""
         freed = self._get("reclaimed") or 0
@@ -248,7 +254,7 @@ class Ledger:
 
     def forget_last_pass(self) -> None:
         """Forget what concerned other directories: what lay and was in use in them, and a breaker of theirs."""
-        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker', 'evicting')")
+        self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker', 'evicting', 'nova')")
 
     def commit(self) -> None:
         """Make everything so far durable. Raises LedgerError, e.g. on a full disk."""
@@ -272,6 +278,20 @@ def _names(texts: Iterable[str]) -> frozenset[bytes]:
 
 def _texts(names: Iterable[bytes]) -> list[str]:
     return sorted(display(name) for name in names)
+
+
+def _shown(times: Mapping[bytes, float]) -> dict[str, float]:
+    return {display(name): at for name, at in sorted(times.items())}
+
+
+def _nova_seen(kept: Any) -> NovaSeen:
+    if kept is None:
+        return NovaSeen()
+    vanished_at = kept["vanished_at"]
+    used_since, stamped = (
+        {from_display(name): float(at) for name, at in kept[key].items()} for key in ("used_since", "stamped")
+    )
+    return NovaSeen(used_since, stamped, None if vanished_at is None else float(vanished_at))
 
 
 def _acknowledged(row: tuple[Any, ...]) -> Acknowledged:

@@ -90,6 +90,11 @@ def is_deleted(directory: Directory) -> bool:
     return directory.name.endswith(_DELETED)
 
 
+def is_leftover_name(directory: Directory) -> bool:
+    """Whether nova renamed it, to delete it or for a resize: what is in it is not what its database has here."""
+    return directory.name.endswith((_RESIZE, _DELETED))
+
+
 def renamed_for_resize(path: bytes) -> bytes:
     """Where a file lies after nova renamed its instance's directory for a resize."""
     directory, slash, name = path.rpartition(b"/")

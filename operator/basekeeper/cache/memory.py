@@ -89,6 +89,18 @@ class Removing:
 
 
 @dataclass(frozen=True, slots=True)
+class NovaSeen:
+    """What was seen of nova's own manager, and what must not be taken for its work."""
+
+    used_since: Mapping[bytes, float] = field(default_factory=dict)
+    """Since when each base that nova's domains here are built on has been seen in use, Unix seconds."""
+    stamped: Mapping[bytes, float] = field(default_factory=dict)
+    """The time stamps that basekeeper gave to bases: these are not nova's touches."""
+    vanished_at: float | None = None
+    """When finished files were last missed that basekeeper did not remove."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Everything that judgement may know of earlier passes."""
 
@@ -121,6 +133,7 @@ class Memory:
     """Domains of which an operator said that their instance directories may be gone."""
     evicting: bool = False
     """The file system was above `pressure.highPercent`, and has not come down to `lowPercent` since."""
+    nova: NovaSeen = NovaSeen()
     directories: Directories = Directories.NEW
     directories_message: str = ""
     """For OTHER and MEMORY_LOST: one sentence that names the file and what to do."""

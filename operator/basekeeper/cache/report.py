@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from . import windows
-from .acts import Action, Done, Failure
+from .acts import Action, Done, Failure, Touched
 from .evidence import CachedFile, Group, Note, Part, Shared
 from .judged import Judged
 from .names import Kind
+from .nova_manager import NovaManager
+from .orphans import Orphans
 from .plan import Plan
 from .pressure import Relief
 from .quarantine_plan import Decision, Hold, JudgedEntry
@@ -115,6 +117,12 @@ class Report:
     """What made the evidence as a whole suspect, so that nothing was removed or purged."""
     relief: Relief | None = None
     """What was to be done for the disk's sake; None: the policy asks for nothing of the kind."""
+    nova: NovaManager | None = None
+    """What is known of nova's own manager; None for a pass that failed as a whole."""
+    orphans: Orphans = field(default_factory=Orphans)
+    """Directories without a domain that nothing has changed for a day."""
+    touched: Touched = field(default_factory=Touched)
+    """Bases in use that got a fresh time stamp, or should have."""
 
     def trip_name(self, trip: Trip) -> str | None:
         """By which an operator ends a trip; a plan remembers nothing, so that a new one has no name yet."""

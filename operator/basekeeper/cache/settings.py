@@ -151,6 +151,8 @@ class Policy:
     """Nodes that report the same directories as this one, as the controller found out."""
     reset_trips: frozenset[str] = frozenset()
     """Names of trips of the breaker that an operator ends."""
+    touch_in_use: bool = False
+    """Refresh the time stamps of bases in use, for a nova manager that still removes; for `mode` ENFORCE."""
     windows: tuple[Window, ...] = ()
     """Outside all of these nothing is removed, purged or verified; without any that is always allowed."""
     integrity: Integrity | None = None
@@ -173,6 +175,28 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class NovaSays:
+    """What a nova.conf says of nova's own manager of the cache."""
+
+    problem: str | None = None
+    """Why it could not be read, in one sentence; then nothing else here counts."""
+    runs: bool = True
+    """Whether the manager runs at all: touches, registers, and removes if it may."""
+    runs_origin: str = ""
+    """The line that says so, or nova's default."""
+    removes: bool = True
+    """Whether it removes when it runs."""
+    removes_origin: str = ""
+    original_age: float = 24 * HOUR
+    """Seconds after the last touch at which it removes originals, and swap and ephemeral bases."""
+    resized_age: float = HOUR
+
+    def age_of(self, kind: Kind) -> float:
+        """The age at which it removes bases of a kind."""
+        return self.resized_age if kind is Kind.RESIZED else self.original_age
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """Where things are on this host and how to ask it."""
 
@@ -187,6 +211,10 @@ class Host:
     """Seconds that one libvirt call may take."""
     nova_host: str | None = None
     """nova's `host` for this machine, with or without its domain; None: the node's name."""
+    nova_conf: Path | None = None
+    """Where the nova.conf of this host's nova-compute is; None: it is not given."""
+    nova_says: NovaSays | None = None
+    """What it said when it was last read."""
     spawn_grace: float = 10 * MINUTE
     """A directory without a domain that changed this recently may be a spawn; 0: nothing spawns here."""
 

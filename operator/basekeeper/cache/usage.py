@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from . import domains, holders, processes, storage
+from . import domains, holders, leftovers, processes, storage
 from .declared import Declared
 from .disks import Chains, Link, Trace, believed
 from .domain_xml import Domain, DomainDisk
 from .entries import Disk
 from .evidence import FileType, ImageUser, Inode, Inventory, Note, Part, Source, Unknown, Usage, User
 from .files import identity_of, inode_at
-from .machines import Machines, is_deleted, is_instance, is_missing, renamed_for_resize
-from .names import Kind, display, original_of
+from .machines import Machines, is_deleted, is_instance, is_leftover_name, is_missing, renamed_for_resize
+from .names import Kind, display, original_of, parse
 from .settings import Host
 from .tree import Tree, TreeMark
 
@@ -55,6 +55,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
         evidence.read_domain(domain)
     if answer.failure is not None:
         evidence.unknown[None] = Unknown(answer.failure)
+    left = leftovers.find(host, tree, evidence.machines) if answer.failure is None else None
     shared = storage.look(host, now)
     laps.end(Part.DISKS)
     held = holders.look(host, inventory)
@@ -74,6 +75,8 @@ def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
         spawn_grace=host.spawn_grace,
         unidentified_raw=tuple(evidence.unidentified_raw),
         nova_pass_at=shared.own_entry_at,
+        nova_bases=frozenset(evidence.nova_bases),
+        leftovers=left,
         shared=shared.shared,
         directories=sum(map(is_instance, tree.directories)),
         domains=len(answer.domains),
@@ -117,6 +120,7 @@ class _Evidence:
     unknown: dict[str | None, Unknown] = field(default_factory=dict)
     """By path as shown: a disk that the walk and a domain both lead to is reported once."""
     unidentified_raw: list[str] = field(default_factory=list)
+    nova_bases: set[bytes] = field(default_factory=set)
     notes: list[Note] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -145,7 +149,10 @@ class _Evidence:
             elif isinstance(header, str):
                 self._fail(disk.path, header, head.inode)
             else:
-                self._add_trace(disk.path, self.chains.trace(head, header, disk.directory.path), head.inode)
+                trace = self.chains.trace(head, header, disk.directory.path)
+                self._add_trace(disk.path, trace, head.inode)
+                if self._is_root_of_nova(disk):
+                    self.nova_bases.update(name for name in trace.names if parse(name).kind is Kind.ORIGINAL)
             if head.inode in self._cached:
                 # A disk that is itself a base, by a link.
                 self._add(User(Source.OVERLAY, self._show(disk.path)), (), (head.inode,))
@@ -227,6 +234,14 @@ class _Evidence:
             self.by_name.setdefault(name, {})[user] = None
         for inode in inodes:
             self.by_inode.setdefault(inode, {})[user] = None
+
+    def _is_root_of_nova(self, disk: Disk) -> bool:
+        """Whether it is what nova's database knows best: the root disk of an instance that has its domain here."""
+        directory = disk.directory
+        if disk.name != b"disk" or not directory.top or directory.snapshots or is_leftover_name(directory):
+            return False
+        domain = self.machines.domain_of(directory)
+        return domain is not None and domain.nova is not None
 
     def _note_raw(self, disk: Disk) -> None:
         """A raw root disk was made from some image: note it unless its domain says from which."""

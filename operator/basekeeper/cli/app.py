@@ -16,6 +16,7 @@ from .controller import controller
 from .errors import CommandFailed, Exit, UsageError
 from .explain import explain
 from .import_nova_conf import import_nova_conf
+from .orphans import list_orphans
 from .passes import plan, run
 from .verify import verify
 
@@ -53,6 +54,7 @@ app.command()(explain)
 app.command()(verify)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(hold.app, name="hold")
+app.command("orphans")(list_orphans)
 app.command()(adopt)
 app.command()(agent)
 app.command()(controller)

@@ -10,6 +10,7 @@ import yaml
 from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import display
+from basekeeper.cache.orphans import Orphan
 from basekeeper.cache.pressure import Relief
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Report, Row
@@ -58,6 +59,7 @@ def of_report(report: Report) -> dict[str, Any]:
             "keptByReason": dict(report.kept_by_reason),
         },
         **_present({"pressure": report.relief and of_relief(report.relief, report.policy)}),
+        **_neighbours(report),
         "seconds": {
             "observe": round(seconds.observe, 4),
             "judge": round(seconds.judge, 4),
@@ -125,6 +127,39 @@ def _of_trip(report: Report, trip: Trip) -> dict[str, Any]:
             "clears": trip.clears,
         }
     )
+
+
+def _neighbours(report: Report) -> dict[str, Any]:
+    """What a pass knows of nova's own manager and of directories that nobody owns any more; absent: nothing."""
+    told: dict[str, Any] = {}
+    if report.nova is not None:
+        answers = {"touches": report.nova.touches, "removes": report.nova.removes}
+        told["novaManager"] = {
+            about: {"known": answer.known, "sign": answer.sign.value, "message": answer.message}
+            for about, answer in answers.items()
+        }
+    if report.orphans.unknown is None:
+        told["orphans"] = {
+            "directories": len(report.orphans.directories),
+            "bytes": report.orphans.bytes,
+            "aloneBytes": report.orphans.alone_bytes,
+        }
+    if report.touched.stamps or report.touched.failures:
+        told["touched"] = {"files": len(report.touched.stamps), "failed": len(report.touched.failures)}
+    return told
+
+
+def of_orphan(orphan: Orphan) -> dict[str, Any]:
+    """One orphaned directory."""
+    return {
+        "path": orphan.path,
+        "kind": orphan.kind.value,
+        "unchangedSince": timestamp(orphan.changed_at),
+        "bytes": orphan.bytes,
+        "bases": list(orphan.bases),
+        "alone": list(orphan.alone),
+        "aloneBytes": orphan.alone_bytes,
+    }
 
 
 def of_row(row: Row) -> dict[str, Any]:

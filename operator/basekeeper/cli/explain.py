@@ -13,8 +13,9 @@ from basekeeper.cache.amounts import format_size
 from basekeeper.cache.look import Look
 from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import Name, display, from_display, original_of, parse
+from basekeeper.cache.orphans import Orphans
 from basekeeper.cache.plan import unknown_about
-from basekeeper.cache.report import Acts, Row, rows_of
+from basekeeper.cache.report import Acts, Report, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
 from basekeeper.cache.wholeness import Finding, Wholeness
@@ -41,6 +42,9 @@ class _Explained:
     evidence: tuple[str, ...]
 
 
+_NOVAS, _OURS = "nova's last touch", "basekeeper's own touch"
+
+
 @o.on_host
 def explain(
     host: Host,
@@ -59,7 +63,7 @@ def explain(
     except engine.PassFailed as error:
         raise CommandFailed(str(error)) from error
     rows = (*rows_of(look.plan, Acts()), *_waiting(look))
-    found = [_Explained(row, _evidence(look, row, report.wholeness)) for word in words for row in _matching(word, rows)]
+    found = [_Explained(row, _evidence(look, row, report)) for word in words for row in _matching(word, rows)]
     form = o.output(output)
     if form is o.Output.TABLE:
         for item in found:
@@ -115,7 +119,15 @@ def _absent(word: str, look: Look) -> str:
     return f"{shown}: no file of that name or image is cached or quarantined, and no instance of that id uses one"
 
 
-def _evidence(look: Look, row: Row, known: Wholeness | None) -> tuple[str, ...]:
+def _kept_alone(orphans: Orphans, name: Name) -> list[str]:
+    keepers = (orphans.kept_by or {}).get(name.raw, ())
+    if len(keepers) < 2:
+        return [f"kept alone by the orphaned directory {one}: see `basekeeper orphans`" for one in keepers]
+    shown = ", ".join(keepers[:3]) + (f" and {len(keepers) - 3} more" if len(keepers) > 3 else "")
+    return [f"kept by nothing but orphaned directories, {shown}: see `basekeeper orphans`"]
+
+
+def _evidence(look: Look, row: Row, report: Report) -> tuple[str, ...]:
     """Each thing that speaks for or against the file, in the order in which judgement asks."""
     usage, memory = look.usage, look.memory
     name: Name = parse(from_display(row.name))
@@ -128,7 +140,9 @@ def _evidence(look: Look, row: Row, known: Wholeness | None) -> tuple[str, ...]:
     if file is not None and file.inode in usage.qemu_locks:
         lines.append("a running qemu holds its image lock on it")
     if file is not None and row.entry is None:
-        lines.append(f"time stamp {timestamp(file.mtime)} (nova's last touch, not a change of content)")
+        ours = memory.nova.stamped.get(name.raw) == file.mtime
+        lines.append(f"time stamp {timestamp(file.mtime)} ({_OURS if ours else _NOVAS}, not a change of content)")
+        lines += _kept_alone(report.orphans, name)
     if (used := memory.last_used.get(name.raw)) is not None:
         lines.append(f"last seen in use {timestamp(used)}")
     if file is not None and row.entry is None and not memory.has_seen_in_use(name.raw, file.inode[1]):
@@ -137,7 +151,7 @@ def _evidence(look: Look, row: Row, known: Wholeness | None) -> tuple[str, ...]:
         lines.append(f"no age counts from before {timestamp(memory.ages_since)}")
     if (pin := memory.pins.get(name.raw)) is not None:
         lines.append(f"pinned by hand until {timestamp(pin)}")
-    lines += _content(known, name) if row.entry is None else []
+    lines += _content(report.wholeness, name) if row.entry is None else []
     lines += [
         f"the breaker is open by {trip.name}, which ends with {trip.clears}"
         for trip in look.plan.trips

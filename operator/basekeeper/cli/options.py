@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from basekeeper.cache.settings import Host, Policy
+from basekeeper.nova_conf import manager
 from basekeeper.resources import manifest
 from basekeeper.resources.image_cache_policy import to_engine
 from basekeeper.resources.quantities import QuantityError, parse_duration
@@ -109,6 +110,16 @@ NovaHost = Annotated[
         help="nova's `host` for this machine.  [default: the node's name]",
     ),
 ]
+NovaConf = Annotated[
+    str | None,
+    typer.Option(
+        "--nova-conf",
+        envvar=_VARIABLE + "NOVA_CONF",
+        metavar="FILE",
+        help="nova-compute's nova.conf, which says whether nova's own manager removes too; read only.",
+        rich_help_panel=WHERE,
+    ),
+]
 SpawnGrace = Annotated[
     str,
     typer.Option(
@@ -133,6 +144,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "state_dir": (StateDir, "/var/lib/basekeeper"),
     "snapshots_dir": (SnapshotsDir, None),
     "nova_host": (NovaHost, None),
+    "nova_conf": (NovaConf, None),
     "spawn_grace": (SpawnGrace, "10m"),
 }
 """The options of every command that looks at a host: parameter, declaration, default."""
@@ -145,6 +157,7 @@ _NEVER_EMPTY: dict[str, tuple[str, str]] = {
     "state_dir": ("--state-dir", "the directory of the ledger"),
     "snapshots_dir": ("--snapshots-dir", "nova's snapshots directory, or leave it out"),
     "nova_host": ("--nova-host", "nova's `host` for this machine, or leave it out"),
+    "nova_conf": ("--nova-conf", "nova-compute's nova.conf, or leave it out"),
 }
 """Options whose empty value, as an unset variable in a script makes it, would mean something else; what to give."""
 
@@ -205,12 +218,14 @@ def _host(
     libvirt: str,
     libvirt_timeout: str,
     nova_host: str | None,
+    nova_conf: str | None,
     spawn_grace: str,
     *,
     must_exist: bool,
 ) -> Host:
     """The engine's view of this host. Raises UsageError."""
     instances = _instances(instances_path) if must_exist else _path("--instances-path", instances_path)
+    conf = _path("--nova-conf", nova_conf) if nova_conf else None
     return Host(
         node=_node(),
         instances=instances,
@@ -220,6 +235,8 @@ def _host(
         libvirt=None if libvirt == "none" else libvirt,
         libvirt_timeout=duration("--libvirt-timeout", libvirt_timeout),
         nova_host=nova_host,
+        nova_conf=conf,
+        nova_says=manager.says(conf),
         spawn_grace=duration("--spawn-grace", spawn_grace),
     )
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from basekeeper.cache.amounts import format_size
 from basekeeper.cache.evidence import QuarantineEntry
 from basekeeper.cache.moments import timestamp
+from basekeeper.cache.orphans import Orphans
 from basekeeper.cache.quarantine_plan import Hold
 from basekeeper.cache.report import Outcome, Report, Row
 from basekeeper.cache.verdicts import Verdict
@@ -81,6 +82,30 @@ def print_entries(entries: Sequence[QuarantineEntry]) -> None:
             escape(entry.id),
         )
     out.print(table)
+
+
+def print_orphans(found: Orphans, now: float) -> None:
+    """Directories without a domain, and what they hold back; `now` in Unix seconds."""
+    out = console()
+    if not found.directories:
+        out.print("no orphaned directories")
+        return
+    listed = plain_table("directory", "kind", "unchanged", "bytes", "bases", "alone", "kept alone")
+    for item in found.directories:
+        listed.add_row(
+            escape(item.path),
+            item.kind.value,
+            span(max(0.0, now - item.changed_at)),
+            format_size(item.bytes),
+            str(len(item.bases)),
+            format_size(item.alone_bytes),
+            escape(", ".join(map(short, item.alone)) or "-"),
+        )
+    out.print(listed)
+    out.print(
+        f"{len(found.directories)} directories, {format_size(found.bytes)}; bases that nothing else needs: "
+        f"{len(found.kept_by or ())}, {format_size(found.alone_bytes)}"
+    )
 
 
 def print_holds(holds: Sequence[Hold]) -> None:

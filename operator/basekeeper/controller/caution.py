@@ -157,6 +157,8 @@ SAFER: dict[str, Callable[[Any, Any], Any]] = {
     "integrity": _integrity,
     "acknowledged": _common_rows,
     "shared_storage": _sharing,
+    # A touched file is younger: it goes later, and nova keeps it too.
+    "touch_in_use": lambda ours, theirs: ours or theirs,
     "maintenance_windows": _windows,
     # Not one of a fleet's settings: it ends one trip that stands on one node, and a rollout waits for that very node.
     "reset_trips": lambda _ours, theirs: theirs,

@@ -46,6 +46,8 @@ class NodeCondition(StrEnum):
     READY = "Ready"
     POLICY_APPLIED = "PolicyApplied"
     LIBVIRT_REACHABLE = "LibvirtReachable"
+    NOVA_MANAGER_TOUCHES = "NovaManagerTouches"
+    NOVA_MANAGER_REMOVES = "NovaManagerRemoves"
     SHARED_STORAGE = "SharedStorage"
     DISK_PRESSURE = "DiskPressure"
     INTEGRITY_VERIFIED = "IntegrityVerified"
@@ -119,6 +121,18 @@ NODE_MEANING: dict[NodeCondition, Meaning] = {
         "it did not, so that removals are held; the message says why",
         f"{_NOT_SEEN}; or the agent was told that this host has no libvirt",
     ),
+    NodeCondition.NOVA_MANAGER_TOUCHES: Meaning(
+        "nova's own manager registers this host, and bases that instances here are built on have been touched since",
+        "it does not: nova.conf says so, it has not registered this host for over a day, or it touches nothing; then "
+        "basekeeper goes by disks, domains and locks alone",
+        f"{_NOT_SEEN}; or nothing in use can tell, as on a new node",
+    ),
+    NodeCondition.NOVA_MANAGER_REMOVES: Meaning(
+        "nova's own manager removes beside basekeeper: nova.conf says so, or finished files went within the last week "
+        "by another hand",
+        "nova.conf says that it does not",
+        f"{_NOT_SEEN}; or nova.conf is not given, and files do not show it",
+    ),
     NodeCondition.SHARED_STORAGE: Meaning(
         "other hosts use the node's instances directory; the reason says whether removals are held",
         "no sign of another host",
@@ -189,6 +203,12 @@ class Why(StrEnum):
     REACHABLE = "Reachable"
     UNREACHABLE = "Unreachable"
     NOT_ASKED = "NotAsked"
+    TOUCHED = "Touched"
+    NOT_TOUCHED = "NotTouched"
+    NOT_REGISTERED = "NotRegistered"
+    NOVA_CONF = "NovaConf"
+    FILES_VANISHED = "FilesVanished"
+    NO_SIGN = "NoSign"
     SHARED = "Shared"
     COORDINATING = "Coordinating"
     WAITING = "Waiting"
@@ -241,6 +261,12 @@ WHY_MEANING: dict[Why, str] = {
     Why.REACHABLE: "libvirt listed all domains",
     Why.UNREACHABLE: "libvirt could not be asked",
     Why.NOT_ASKED: "the agent was told that this host has no libvirt (--libvirt none)",
+    Why.TOUCHED: "nova's manager registered, and bases in use have been touched since",
+    Why.NOT_TOUCHED: "nova's manager registers, but bases in use keep their old time stamps",
+    Why.NOT_REGISTERED: "compute_nodes has no entry of this host, or none that is younger than a day",
+    Why.NOVA_CONF: "nova.conf says it",
+    Why.FILES_VANISHED: "within the last week finished files went that basekeeper did not remove",
+    Why.NO_SIGN: "nothing that can be seen tells",
     Why.SHARED: "other hosts use the storage, and the policy's sharedStorage.mode is Refuse: removals are held",
     Why.COORDINATING: "other hosts use the storage, and all of them answer; the message names the one that removes",
     Why.WAITING: "other hosts use the storage, and one is silent, lets nothing go or cannot be understood: removals "

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from .image_cache_policy import API_VERSION, KIND, ImageCachePolicy
-from .node_settings import LATER
 from .quantities import shown
 
 MAX_BYTES = 1 << 20
@@ -131,7 +130,7 @@ def _sentence(errors: list[ErrorDetails]) -> str:
 def _error(error: ErrorDetails) -> str:
     field = _field(error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{field}: {_unknown(field, error['loc'])}"
+        return f"{field}: {_unknown(error['loc'])}"
     return f"{field}: {_expected(error)}" if field else _expected(error)
 
 
@@ -148,9 +147,7 @@ def _field(location: Iterable[int | str]) -> str:
     return path
 
 
-def _unknown(field: str, location: tuple[int | str, ...]) -> str:
-    if field in LATER:
-        return "not supported by this release of basekeeper; remove it"
+def _unknown(location: tuple[int | str, ...]) -> str:
     close = difflib.get_close_matches(str(location[-1])[:80], _siblings(location), n=1)
     return f"unknown field; did you mean {close[0]}?" if close else "unknown field; remove it"
 

@@ -186,6 +186,19 @@ class IntegrityReport(Strict):
     controller compares across nodes."""
 
 
+class OrphansReport(Strict):
+    """Instance directories without a domain that nothing has changed for a day; `basekeeper orphans` names them."""
+
+    directories: Count = 0
+    """How many there are."""
+    bytes: Bytes = 0
+    """Bytes that they take up."""
+    alone_bytes: Bytes = 0
+    """Bytes of the bases that nothing but they need."""
+    oldest: Annotated[Omittable[Timestamp], Field(json_schema_extra=omitted)] = None
+    """When the one that has been there for longest was last changed."""
+
+
 class Paths(Strict):
     """Where the agent looks."""
 
@@ -283,6 +296,8 @@ class NodeStatus(Strict):
     """How the cache and its file system stand to `spec.pressure` and `spec.maxCacheBytes`. Absent: it has neither."""
     integrity: Annotated[Omittable[IntegrityReport], Field(json_schema_extra=omitted)] = None
     """What is known of the content of the bases. Absent: nothing was ever verified, and nothing is to be."""
+    orphans: Annotated[Omittable[OrphansReport], Field(json_schema_extra=omitted)] = None
+    """Instance directories without a domain, counted. Absent: it is not known which directories have one."""
     paths: Annotated[Omittable[Paths], Field(json_schema_extra=omitted)] = None
     """Where the agent looks."""
     breaker: Annotated[Omittable[BreakerReport], Field(json_schema_extra=omitted)] = None

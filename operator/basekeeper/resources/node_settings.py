@@ -1,8 +1,7 @@
 """What a node is told: the settings that an `ImageCachePolicy` gives and a `NodeImageCache` carries.
 
-Every field has a reader in this release; a field whose function comes later is not here, and `LATER` names it
-so that the error can say so. Floors (an interval of at least a minute, ages of at least ten) are the cluster's
-validation and not these models': the engine takes any duration, so that it can be tried in seconds.
+Every field has a reader in this release. Floors (an interval of at least a minute, ages of at least ten) are the
+cluster's validation and not these models': the engine takes any duration, so that it can be tried in seconds.
 """
 
 import re
@@ -31,13 +30,6 @@ from .fields import (
 )
 from .maintenance_window import MAX_WINDOWS, MaintenanceWindow
 from .quantities import shown
-
-LATER = frozenset(
-    {
-        "spec.touchInUse",
-    }
-)
-"""Fields that the design names and that arrive with their function."""
 
 _AGES = settings.MinimumAge()
 _LIMITS = settings.Limits()
@@ -272,6 +264,10 @@ class NodeSettings(Strict):
     reset_trips: Annotated[tuple[ResetTrip, ...], Field(strict=False, max_length=64)] = ()
     """Trips of nodes' breakers that end on your word, at most 64: each by its node and its name, so that it ends no
     other, nor the same anomaly when it comes again. Reaches its node at once. Default: none. nova: has no breaker."""
+    touch_in_use: bool = _POLICY.touch_in_use
+    """Whether each pass in Enforce, suspended or not, gives a fresh time stamp to bases in use whose own is older than
+    a quarter of the age at which nova removes: for a nova manager that still removes. Default false.
+    nova: touches what its database knows."""
     maintenance_windows: Annotated[tuple[MaintenanceWindow, ...], Field(strict=False, max_length=MAX_WINDOWS)] = ()
     """When removals, purges and verification may run, at most 16 windows; observing, reporting and restoring always go
     on. Default: none, which is always. nova: has no such option."""
@@ -304,5 +300,6 @@ def to_engine(given: NodeSettings, name: str, node: str) -> settings.Policy:
         reset_trips=frozenset(row.trip for row in given.reset_trips if row.node == node),
         retired_hosts=frozenset(host.lower() for host in given.shared_storage.retired_hosts),
         interval=given.interval,
+        touch_in_use=given.touch_in_use,
         windows=tuple(window.to_engine() for window in given.maintenance_windows),
     )

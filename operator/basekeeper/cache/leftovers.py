@@ -1,0 +1,57 @@
+"""Instance directories without a domain: how much is in them, and when something in them last changed.
+
+nova leaves them behind when a deletion or an evacuation fails half way, when a resize is neither confirmed nor
+reverted, when a build breaks off. It also makes the directory of a new instance before its domain; what is that young
+is for others to leave out. Nothing is said where it is not known which domains there are.
+"""
+
+import os
+from collections.abc import Iterator
+
+from .entries import Directory
+from .evidence import Inode, Leftover
+from .files import DIRECTORY, open_quietly
+from .machines import Machines, is_instance
+from .names import display
+from .settings import Host
+from .tree import Tree
+
+
+def find(host: Host, tree: Tree, machines: Machines) -> tuple[Leftover, ...] | None:
+    """Every one of them; None where there is no libvirt to ask. Raises nothing."""
+    if host.libvirt is None:
+        return None
+    tops = [one for one in tree.directories if is_instance(one) and machines.domain_of(one) is None]
+    return tuple(_measured(host, top, tree.directories) for top in tops) if tops else ()
+
+
+def _measured(host: Host, top: Directory, walked: list[Directory]) -> Leftover:
+    inside = top.path + b"/"
+    changed_at, allocated = top.changed_at, 0
+    counted: set[Inode] = set()
+    for directory in (top, *(one for one in walked if one.path.startswith(inside))):
+        for status in _statuses(directory.path):
+            changed_at = max(changed_at, status.st_ctime)
+            inode = status.st_dev, status.st_ino
+            if inode not in counted:
+                counted.add(inode)
+                allocated += status.st_blocks * 512
+    return Leftover(display(host.shown(top.path)), changed_at, allocated)
+
+
+def _statuses(path: bytes) -> Iterator[os.stat_result]:
+    """Of a directory and of what lies in it, as far as they can be read; links are not followed."""
+    try:
+        descriptor = open_quietly(path, DIRECTORY)
+    except OSError:
+        return
+    try:
+        yield os.fstat(descriptor)
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry.stat(follow_symlinks=False)
+    except OSError:
+        return  # it was renamed or deleted meanwhile, or cannot be listed: the walk has told that
+    finally:
+        os.close(descriptor)
