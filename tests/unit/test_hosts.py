@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from basekeeper.cache import host_evidence, publication
 from basekeeper.cache.evidence import Agreed, ImageUser, Inventory, Kept, Shared, Source, Spawn, Usage, User
 from basekeeper.cache.host_evidence import HostEvidence, NoEvidence, Trouble, decode, encode
-from basekeeper.cache.hosts import Heard, Hearing, Round, merged
-from basekeeper.cache.memory import Memory
+from basekeeper.cache.hosts import Heard, Hearing, Round, last_signs, merged
+from basekeeper.cache.memory import LastSigns, Memory
 from basekeeper.cache.plan import Plan, plan
 from basekeeper.cache.quarantine_plan import Decision
 from basekeeper.cache.settings import HOUR, MinimumAge, Mode, Policy, SharedStorageMode
@@ -60,6 +60,7 @@ def test_what_every_host_has_let_go_goes() -> None:
 
 REGISTRY = {"b": NOW - 60}
 RETIRED = replace(POLICY, retired_hosts=frozenset({"b"}))
+NOTED = {"b": LastSigns(NOW - HOUR, registered=NOW - 2 * HOUR, published=NOW - 3 * HOUR)}
 HELD: dict[str, tuple[dict[str, Any], tuple[Heard, ...], str]] = {
     "registered, and never heard of": ({"usage": Usage(registry=REGISTRY)}, (), "host b has not answered round 7"),
     "registered a year ago": ({"usage": Usage(registry={"b": NOW - 365 * DAY})}, (), "host b has not answered"),
@@ -99,12 +100,36 @@ HELD: dict[str, tuple[dict[str, Any], tuple[Heard, ...], str]] = {
         (heard(evidence()),),
         "node node of z reports the same directories",
     ),
-    "retired, and registered since": (
+    "retired a moment ago, and registered": (
         {"policy": RETIRED, "usage": Usage(registry=REGISTRY)},
         (),
-        "host b is listed in sharedStorage.retiredHosts, but",
+        "host b is listed in sharedStorage.retiredHosts; that counts from a next pass on",
     ),
-    "retired, and publishing": ({"policy": RETIRED}, (heard(evidence()),), "it published at a while ago"),
+    "retired a moment ago, and heard of": (
+        {"policy": RETIRED},
+        (heard(evidence(round=3)),),
+        "retiredHosts; that counts from a next pass on",
+    ),
+    "retired, but its agent has had no time to answer": (
+        {"policy": RETIRED, "retired": {"b": LastSigns(NOW - 59, published=NOW - 60)}},
+        (heard(evidence(round=3, resident=True)),),
+        "retiredHosts; that counts from a next pass on",
+    ),
+    "retired, and registered since": (
+        {"policy": RETIRED, "retired": NOTED, "usage": Usage(registry=REGISTRY)},
+        (),
+        "but nova registered it",
+    ),
+    "retired, and publishing since": (
+        {"policy": RETIRED, "retired": NOTED},
+        (heard(evidence()),),
+        "it published at a while ago, after that was said",
+    ),
+    "retired before it ever published": (
+        {"policy": RETIRED, "retired": {"b": LastSigns(NOW - HOUR)}},
+        (heard(evidence()),),
+        "it published at",
+    ),
     "retired by a short name": (
         {"policy": RETIRED, "usage": Usage(registry={"b.one": NOW - 365 * DAY})},
         (),
@@ -121,10 +146,27 @@ def test_one_host_that_is_missing_late_or_not_understood_holds_everything(case: 
     assert message in says(found)
 
 
-def test_a_host_that_is_gone_for_good_holds_nothing_any_more_whatever_it_said_last() -> None:
-    last_words = evidence(round=3, used={ORIGINAL: (User(Source.DOMAIN, "domain 7"),)}, skew=HOUR)
-    found = judged(heard(last_words, ago=26 * HOUR), usage=Usage(registry={"B": NOW - 26 * HOUR}), policy=RETIRED)
+@pytest.mark.parametrize(
+    ("ago", "registered", "known"),
+    [(26 * HOUR, 26 * HOUR, {}), (3 * HOUR, 2 * HOUR, NOTED)],
+    ids=["silent for more than a day", "silent since that was said"],
+)
+def test_a_host_that_is_gone_for_good_holds_nothing_any_more_whatever_it_said_last(
+    ago: float, registered: float, known: dict[str, LastSigns]
+) -> None:
+    last_words = evidence(round=3, used={ORIGINAL: (User(Source.DOMAIN, "domain 7"),)}, skew=HOUR, resident=True)
+    usage = Usage(registry={"B": NOW - registered})
+    found = judged(heard(last_words, ago=ago), usage=usage, policy=RETIRED, retired=known)
     assert acts(found) == (True, True)
+
+
+def test_signs_of_life_are_those_of_the_pass_that_first_met_the_word() -> None:
+    usage = Usage(registry={"B": NOW - 5, "c": NOW - 6})
+    both = replace(POLICY, retired_hosts=frozenset({"b", "d"}))
+    first = last_signs({}, (heard(evidence("d"), "D", ago=7),), usage, both, NOW)
+    assert first == {"b": LastSigns(NOW, registered=NOW - 5), "d": LastSigns(NOW, published=NOW - 7)}
+    assert last_signs(first, (), Usage(), both, NOW + HOUR) == first
+    assert last_signs(first, (), Usage(), POLICY, NOW + HOUR) == {}
 
 
 def test_a_local_directory_without_registry_and_without_others_is_nobody_elses() -> None:

@@ -15,7 +15,17 @@ from basekeeper.cache.evidence import Identity
 from basekeeper.cache.identity import Ids, KnownIds
 from basekeeper.cache.ledger import Accepted, Ledger, LedgerError
 from basekeeper.cache.ledger_file import FILE, MIGRATIONS, VERSION, reading, writing
-from basekeeper.cache.memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, Present, Removing
+from basekeeper.cache.memory import (
+    Acknowledged,
+    Breaker,
+    Clock,
+    Directories,
+    LastPass,
+    LastSigns,
+    Memory,
+    Present,
+    Removing,
+)
 from basekeeper.cache.settings import Algorithm
 from basekeeper.cache.verdicts import Reason
 from basekeeper.cache.wholeness import Baseline, Finding, Flaw, Known
@@ -57,6 +67,9 @@ RECLAIMED = 7 << 40
 TOLD = Accepted({"mode": "Enforce", "pinnedImages": ["\N{SNOWMAN}"], "policy": None}, 12, NOW - 60.5)
 
 
+RETIRED = {"host-b": LastSigns(NOW, registered=NOW - 1.5), "host-c": LastSigns(NOW - 9, published=NOW - 10.25)}
+
+
 def fill(book: Ledger) -> None:
     """Write everything that a ledger can hold."""
     book.add_reclaimed(RECLAIMED)
@@ -84,6 +97,7 @@ def fill(book: Ledger) -> None:
     book.set_trips(FULL.trips, FULL.accepted_homeless)
     book.add_reset("UsersVanished-20261124T101500Z")
     book.set_evicting(evicting=FULL.evicting)
+    book.set_retired(RETIRED)
     book.commit()
 
 
@@ -105,7 +119,7 @@ def test_everything_that_was_remembered_is_recalled(state: Path, opened: Opener)
     with opened(state) as book:
         assert (recalled(book), book.ids(), book.lost) == (FULL, IDS, False)
         assert book.resets() == {"UsersVanished-20261124T101500Z"}
-        assert (book.reclaimed(), book.accepted()) == (RECLAIMED, TOLD)
+        assert (book.reclaimed(), book.accepted(), book.retired()) == (RECLAIMED, TOLD, RETIRED)
         known = book.contents.known()
         assert (known.baselines, known.findings) == ({"1:ab": BASELINE}, {"1:ab": FINDING})
         assert book.contents.digests("1:ab") == bytes(range(48))

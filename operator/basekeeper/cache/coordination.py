@@ -9,7 +9,7 @@ number is not its own any more, it has been taken for dead, and stops. docs/shar
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -17,9 +17,9 @@ from . import clock, locks, publication, quarantine
 from .acts import Doubt
 from .evidence import Agreed, Inventory, Usage
 from .host_evidence import HostEvidence, Trouble
-from .hosts import Heard, Hearing, Round, merged
+from .hosts import Heard, Hearing, Round, last_signs, merged
 from .ledger import Ledger
-from .memory import Clock, Memory
+from .memory import Clock, LastSigns, Memory
 from .plan import Plan
 from .settings import MINUTE, Host, Policy, SharedStorageMode
 from .share import Share, ShareError
@@ -69,6 +69,8 @@ class Member:
     share: Share = field(init=False)
     lead: Lead | None = None
     agreed: Agreed | None = None
+    retired: Mapping[str, LastSigns] = field(default_factory=dict)
+    """Hosts that an earlier pass met as retired already."""
     answers: int = 0
     """The round that a look that begins now answers."""
     skew: float = 0.0
@@ -101,11 +103,19 @@ class Member:
             leads=self.lead is not None,
             acts=self.acts,
             agreed=self.agreed,
+            retired=self.retired,
         )
 
     def merge(self, own: Usage, inventory: Inventory, hearing: Hearing, now: Clock) -> Usage:
         """What this host saw itself, with what the others said."""
         return merged(own, inventory, hearing, self.policy, now.wall + self.skew)
+
+    def note_retired(self, book: Ledger, usage: Usage, now: Clock) -> None:
+        """Remember which hosts are listed as gone, so that signs of life after that are known as such."""
+        heard: tuple[Heard, ...] = ()
+        with suppress(OSError):
+            heard = self.share.heard()
+        book.set_retired(last_signs(self.retired, heard, usage, self.policy, now.wall + self.skew))
 
     def recall(self) -> None:
         """Take the clock's difference from what was published last, for a look that writes nothing. Raises nothing."""
@@ -283,8 +293,10 @@ def member_of(
         instance = secrets.token_hex(8)
         book.set_publisher(instance)
         book.commit()
-        return Member(host, policy, instance, acts=acts, resident=resident)
-    member = Member(host, policy, known or "", published=known is not None, acts=acts, resident=resident)
+        return Member(host, policy, instance, acts=acts, resident=resident, retired=book.retired())
+    member = Member(
+        host, policy, known or "", published=known is not None, acts=acts, resident=resident, retired=book.retired()
+    )
     if not make:
         member.recall()
     return member

@@ -148,6 +148,8 @@ def _pass_of(looker: Looker, book: Ledger, progress: Progress, stop: Stop, *, ma
             reserve.keep(host.base, wanted=policy.pressure is not None or policy.max_cache_bytes is not None)
             _compare_conflicts(host, book, look)
         _remember_pass(book, look, acts)
+        if looker.member is not None:
+            looker.member.note_retired(book, look.usage, look.now)
         book.forget_resets(policy.reset_trips)
         _forget_contents(host, book, look)
         vanished = _vanished(host, look, seen)

@@ -10,13 +10,16 @@ from typing import TypeVar
 
 from .evidence import Agreed, Group, Inventory, Kept, Shared, Source, Unknown, Usage, User
 from .host_evidence import HostEvidence
+from .memory import LastSigns
 from .settings import HOUR, MINUTE, Mode, Policy, SharedStorageMode
 from .verdicts import Reason
 
 MOST_SKEW = 5 * MINUTE
 """Seconds that a host's clock may differ from the file server's."""
 GONE_AFTER = 25 * HOUR
-"""Seconds without a sign of life after which the operator's word that a host is gone counts; nova counts 24 hours."""
+"""Seconds without a sign of life after which a retired host is gone, whatever it did before; nova counts 24 hours."""
+ANSWERS_WITHIN = MINUTE
+"""Seconds in which an agent that is alive publishes anew after a round was opened: several of its looks for one."""
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -65,6 +68,8 @@ class Hearing:
     """This host is to remove or purge, so that the others' objections count."""
     agreed: Agreed | None = None
     """What an earlier round let go, where this one acts: nothing else may go."""
+    retired: Mapping[str, LastSigns] = field(default_factory=dict)
+    """Hosts, in lower case, that an earlier pass met as retired already."""
 
     @property
     def margin(self) -> float:
@@ -155,10 +160,14 @@ class _Roll:
     def publisher(self, heard: Heard) -> None:
         """A host that has published."""
         if self._is_retired(heard.host):
-            if self.now - heard.at > GONE_AFTER:
+            signs = self.hearing.retired.get(heard.host.lower())
+            resident = heard.evidence is None or heard.evidence.resident
+            waits = signs is None or (resident and self.now - signs.noted_at < ANSWERS_WITHIN)
+            said_before = signs is not None and not waits and _is_old(heard.at, signs.published)
+            if said_before or self.now - heard.at > GONE_AFTER:
                 self.gone.add(heard.host)
                 return
-            self._contradict(heard.host, f"it published at {heard.told}")
+            self._contradict(heard.host, f"it published at {heard.told}", new=waits)
         self.known.add(heard.host)
         found = heard.evidence
         if found is None:
@@ -192,9 +201,10 @@ class _Roll:
     def registered(self, name: str, seen: float) -> None:
         """A host that nova's registry lists."""
         if self._is_retired(name):
-            if self.now - seen > GONE_AFTER:
+            signs = self.hearing.retired.get(name.lower())
+            if self.now - seen > GONE_AFTER or (signs is not None and _is_old(seen, signs.registered)):
                 return
-            self._contradict(name, "nova registered it in compute_nodes within the last 25 hours")
+            self._contradict(name, "nova registered it in compute_nodes within the last 25 hours", new=signs is None)
         publisher = self._publisher_of(name)
         if publisher is None:
             self.known.add(name)
@@ -222,11 +232,32 @@ class _Roll:
     def _is_retired(self, name: str) -> bool:
         return name.lower() in self.policy.retired_hosts
 
-    def _contradict(self, name: str, sign: str) -> None:
+    def _contradict(self, name: str, sign: str, *, new: bool) -> None:
+        listed = f"host {name} is listed in sharedStorage.retiredHosts"
+        if new:
+            self.waiting.append(f"{listed}; that counts from a next pass on, if it gives no sign of life until then")
+            return
         self.waiting.append(
-            f"host {name} is listed in sharedStorage.retiredHosts, but {sign}; it counts until 25 hours after its last "
-            "sign of life: switch it off, or take it from the list"
+            f"{listed}, but {sign}, after that was said; it counts until 25 hours after its last sign of life: switch "
+            "it off, or take it from the list"
         )
+
+
+def _is_old(at: float, noted: float | None) -> bool:
+    """Whether a sign of life is the one that was known when the operator said that the host is gone."""
+    return noted is not None and at <= noted
+
+
+def last_signs(
+    known: Mapping[str, LastSigns], heard: Iterable[Heard], usage: Usage, policy: Policy, now: float
+) -> dict[str, LastSigns]:
+    """What to remember of the retired hosts: as an earlier pass met them, or, of a new one, its signs of life now."""
+    published = {one.host.lower(): one.at for one in heard}
+    registered = {name.lower(): seen for name, seen in usage.registry.items()}
+    return {
+        host: known.get(host) or LastSigns(now, registered.get(host), published.get(host))
+        for host in policy.retired_hosts
+    }
 
 
 def _is_short_for(short: str, name: str) -> bool:

@@ -7,14 +7,25 @@ SQL beside these two.
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from math import isfinite
 from typing import Any
 
 from .baselines import Baselines
 from .evidence import CachedFile, Identity, Inode
 from .identity import Ids, KnownIds
-from .memory import Acknowledged, Breaker, Clock, Directories, LastPass, Memory, NovaSeen, Present, Removing
+from .memory import (
+    Acknowledged,
+    Breaker,
+    Clock,
+    Directories,
+    LastPass,
+    LastSigns,
+    Memory,
+    NovaSeen,
+    Present,
+    Removing,
+)
 from .names import display, from_display
 from .verdicts import Reason
 
@@ -107,6 +118,7 @@ class Ledger:
         self.reclaimed()
         self.accepted()
         self.resets()
+        self.retired()
         self.memory(Directories.KNOWN, "")
         self.contents.known()
         self.contents.readings()
@@ -252,6 +264,18 @@ class Ledger:
         """Publish under this id from now on."""
         self._set("publisher", instance)
 
+    def retired(self) -> dict[str, LastSigns]:
+        """The hosts that passes have met as retired, by their names in lower case."""
+        known = self._get("retired") or {}
+        return {
+            str(host): LastSigns(float(row["noted_at"]), _time(row["registered"]), _time(row["published"]))
+            for host, row in known.items()
+        }
+
+    def set_retired(self, hosts: Mapping[str, LastSigns]) -> None:
+        """Know these as retired from now on, and no others."""
+        self._set("retired", {host: asdict(signs) for host, signs in sorted(hosts.items())})
+
     def forget_last_pass(self) -> None:
         """Forget what concerned other directories: what lay and was in use in them, and a breaker of theirs."""
         self._db.execute("DELETE FROM meta WHERE key IN ('last_pass', 'present', 'breaker', 'evicting', 'nova')")
@@ -270,6 +294,10 @@ class Ledger:
 
     def _set(self, key: str, value: object) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+
+def _time(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _names(texts: Iterable[str]) -> frozenset[bytes]:

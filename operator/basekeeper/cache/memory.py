@@ -69,6 +69,17 @@ class Present:
 
 
 @dataclass(frozen=True, slots=True)
+class LastSigns:
+    """The signs of life of a host when a pass first met the operator's word that it is gone; Unix seconds."""
+
+    noted_at: float
+    """By the file server's clock."""
+    registered: float | None = None
+    """Its time in nova's registry."""
+    published: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """Users that vanished all at once, which stops removals until it has been outlived."""
 

@@ -167,9 +167,8 @@ class SharedStorage(Strict):
     need, and one of them removes what none needs, while all answer. Default Refuse. nova: trusts the file
     compute_nodes."""
     retired_hosts: Annotated[tuple[HostName, ...], Field(strict=False, max_length=256)] = ()
-    """Hosts that are gone for good, by nova's names as holds tell them, at most 256: 25 hours after their last sign of
-    life their silence holds nothing any more. Takes mode: Coordinate. Default: none. nova: forgets a host after 24
-    hours."""
+    """Hosts that are gone for good, by nova's names as holds tell them, at most 256: their silence holds nothing any
+    more, a new sign of life of one does. Takes mode: Coordinate. Default: none. nova: forgets a host after 24 hours."""
 
 
 _TRIP = {"type": "string", "pattern": TRIP_PATTERN, "maxLength": 64}
