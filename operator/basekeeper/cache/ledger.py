@@ -221,7 +221,8 @@ class Ledger:
 
     def set_nova(self, seen: NovaSeen) -> None:
         """Remember what was seen of nova's own manager."""
-        kept = {"used_since": _shown(seen.used_since), "stamped": _shown(seen.stamped), "vanished_at": seen.vanished_at}
+        times = {"touched_at": seen.touched_at, "vanished_at": seen.vanished_at}
+        kept = {"used_since": _shown(seen.used_since), "stamped": _shown(seen.stamped), **times}
         self._set("nova", kept)
 
     def reclaimed(self) -> int:
@@ -315,11 +316,10 @@ def _shown(times: Mapping[bytes, float]) -> dict[str, float]:
 def _nova_seen(kept: Any) -> NovaSeen:
     if kept is None:
         return NovaSeen()
-    vanished_at = kept["vanished_at"]
     used_since, stamped = (
         {from_display(name): float(at) for name, at in kept[key].items()} for key in ("used_since", "stamped")
     )
-    return NovaSeen(used_since, stamped, None if vanished_at is None else float(vanished_at))
+    return NovaSeen(used_since, stamped, _time(kept["touched_at"]), _time(kept["vanished_at"]))
 
 
 def _acknowledged(row: tuple[Any, ...]) -> Acknowledged:

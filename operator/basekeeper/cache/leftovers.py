@@ -21,15 +21,22 @@ def find(host: Host, tree: Tree, machines: Machines) -> tuple[Leftover, ...] | N
     """Every one of them; None where there is no libvirt to ask. Raises nothing."""
     if host.libvirt is None:
         return None
-    tops = [one for one in tree.directories if is_instance(one) and machines.domain_of(one) is None]
-    return tuple(_measured(host, top, tree.directories) for top in tops) if tops else ()
+    owned = {one.path: [one] for one in tree.directories if is_instance(one) and machines.domain_of(one) is None}
+    if owned:
+        depth = bytes(host.instances).count(b"/") + 2
+        for one in tree.directories:
+            top = b"/".join(one.path.split(b"/", depth)[:depth])
+            if top != one.path and top in owned:
+                owned[top].append(one)
+    return tuple(_measured(host, directories) for directories in owned.values())
 
 
-def _measured(host: Host, top: Directory, walked: list[Directory]) -> Leftover:
-    inside = top.path + b"/"
-    changed_at, allocated = top.changed_at, 0
+def _measured(host: Host, directories: list[Directory]) -> Leftover:
+    """One of them: its own directory comes first, those in it after that."""
+    top, allocated = directories[0], 0
+    changed_at = top.changed_at
     counted: set[Inode] = set()
-    for directory in (top, *(one for one in walked if one.path.startswith(inside))):
+    for directory in directories:
         for status in _statuses(directory.path):
             changed_at = max(changed_at, status.st_ctime)
             inode = status.st_dev, status.st_ino

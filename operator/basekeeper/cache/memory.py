@@ -107,6 +107,8 @@ class NovaSeen:
     """Since when each base that nova's domains here are built on has been seen in use, Unix seconds."""
     stamped: Mapping[bytes, float] = field(default_factory=dict)
     """The time stamps that basekeeper gave to bases: these are not nova's touches."""
+    touched_at: float | None = None
+    """When nova's manager last registered, of the times after which a base was seen that it had touched."""
     vanished_at: float | None = None
     """When finished files were last missed that basekeeper did not remove."""
 
