@@ -1,5 +1,6 @@
 """Hosts that share their storage: what one of them needs none removes, whatever becomes of any of them."""
 
+import errno
 import os
 import signal
 import time
@@ -8,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 from lab.compute_node import ComputeNode
 from lab.domain_xml import Disk, domain_xml
@@ -169,3 +172,39 @@ def test_a_share_that_a_host_cannot_write_holds_there_and_on_the_others(tree: No
     assert answer.verdict(base) == "Hold(SharedStorage)"
     assert "cannot publish what it needs" in answer.file(base)["message"]
     assert a.run(SHARED).verdict(base) == "Hold(SharedStorage)"
+
+
+GONE = {
+    "cannot list the hosts": ("getdents64", ""),
+    "cannot open what another host said": ("openat", "/host-b.json"),
+    "cannot read what another host said": ("read", "/host-b.json"),
+    "cannot read the round": ("read", "/round"),
+    "cannot open the leader's lock": ("openat", "/leader.lock"),
+    "cannot open the cache": ("openat", "/../.."),
+}
+"""What a share that went away refuses."""
+
+
+@pytest.mark.parametrize(
+    ("call", "place", "error"),
+    [(*what, "ESTALE") for what in GONE.values()] + [("read", "/host-b.json", "EIO")],
+    ids=[*GONE, "cannot read what another host said, for a bad disk"],
+)
+def test_a_share_that_went_away_holds_until_it_is_back(
+    tree: NovaTree, tmp_path: Path, call: str, place: str, error: str
+) -> None:
+    base = tree.add_base(IMAGE, age=30 * DAY)
+    a, b = two_hosts(tree, tmp_path)
+    hosts = tree.base_dir / ".basekeeper/hosts"
+    where = os.path.normpath(f"{hosts}{place}")
+    gone = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", where, "-e", f"inject={call}:error={error}")
+    with Loop("host-b", b, SHARED):
+        wait_until((hosts / "host-b.json").exists)
+
+        def is_told() -> bool:
+            answer = a.ask("run", spec=SHARED, under=gone)
+            assert base.exists()
+            return answer.status in (1, 3) and os.strerror(getattr(errno, error)) in str(answer.document)
+
+        wait_until(is_told)  # a moment after its last use elsewhere it is kept as too young, and nothing is held
+        assert base.exists()
