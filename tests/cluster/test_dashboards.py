@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.control_plane import ControlPlane
-from lab.nova_tree import DAY, image_file_name
+from lab.nova_tree import DAY, HOUR, image_file_name
 from lab.prometheus import Prometheus, Series
 from tests.cluster.fleet import DEPLOY, NAMESPACE, Fleet, eventually
 from tests.cluster.scraped import CONTROLLER_NODE, add_agent, add_controller, config, seen
@@ -58,6 +58,7 @@ def _furnish(fleet: Fleet) -> None:
         tree.add_base(f"young-{node}", seed=3)
     disk = fleet.tree(HELD).add_overlay(f"{INSTANCE}8", fleet.tree(HELD).add_base("hidden", age=3 * DAY, seed=4))
     disk.write_bytes(b"no qcow2 header")
+    fleet.tree(HELD).register_host(HELD, age=26 * HOUR)  # nova's manager ran there once, and does not any more
     fleet.tree(PURGING).add_base("not ours to remove", age=3 * DAY, seed=5)
 
 

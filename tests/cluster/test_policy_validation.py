@@ -431,6 +431,7 @@ def test_what_is_not_said_is_filled_in(cluster: ControlPlane) -> None:
         "sharedStorage": {"mode": "Refuse", "retiredHosts": []},
         "maintenanceWindows": [],
         "resetTrips": [],
+        "touchInUse": False,
         "priority": 0,
         "rollout": {"maxNodesPerInterval": "10%"},
     }

@@ -42,11 +42,11 @@ _MORE = 160
 """Bytes that an object has beside metadata that was read, spec and status."""
 _LEAST = 2600
 """Bytes for the status, however large the spec is."""
-_LISTS = 1800
+_LISTS = 2000
 """Bytes that messages leave to holds and files."""
 _FILES = 1200
 """Bytes that digests leave to files."""
-_MESSAGES = (512, 240, 120, 60)
+_MESSAGES = (512, 240, 120, 90, 60)
 """Bytes of a message: the first of these with which there is room for the lists."""
 _PATH, _NAME, _HOLD = 512, 255, 240
 _NOT_NEWS = ("heartbeatTime",)
