@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from basekeeper.cache.amounts import some
 from basekeeper.cache.names import display
 from basekeeper.cache.nova_manager import Sign
 from basekeeper.cache.pressure import PressureState
@@ -118,8 +119,7 @@ def _integrity(report: Report) -> Said:
     if known is None or report.policy.integrity is None:
         return _unknown(kind, Why.NOT_VERIFIED, "the policy has no integrity, so nothing is verified")
     if waiting := (*known.pending, *known.overdue):
-        more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-        return _unknown(kind, Why.NOT_READ_YET, f"{waiting[0]}{more} not read yet, or not for two intervals")
+        return _unknown(kind, Why.NOT_READ_YET, f"{some(waiting, 1)} not read yet, or not for two intervals")
     return Said(kind, Status.TRUE, Why.VERIFIED, f"{known.verified} bases are whole")
 
 

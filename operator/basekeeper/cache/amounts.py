@@ -1,4 +1,6 @@
-"""How sentences say sizes and shares."""
+"""How sentences say sizes, shares and the first of many."""
+
+from collections.abc import Sequence
 
 
 def format_size(count: int) -> str:
@@ -14,3 +16,9 @@ def format_size(count: int) -> str:
 def format_percent(percent: float) -> str:
     """Write a share as people read it: `85 %`, `91.2 %`."""
     return f"{round(percent, 1):g} %"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Name at most so many of these, and count the others: `a, b and 3 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

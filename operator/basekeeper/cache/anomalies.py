@@ -7,6 +7,7 @@ not those of last time, domains whose directories are gone, users that vanished 
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from .amounts import some
 from .evidence import Usage
 from .memory import Breaker, Clock, Directories, Memory
 from .settings import Policy
@@ -127,9 +128,8 @@ def _too_many_gone(before: frozenset[bytes], used: frozenset[bytes]) -> bool:
 
 
 def _homeless(domains: tuple[str, ...]) -> str:
-    more = f" and {len(domains) - 1} more" if len(domains) > 1 else ""
     return (
-        f"{domains[0]}{more} has local disks, but its instance directory does not exist; "
+        f"{some(domains, 1)} has local disks, but its instance directory does not exist; "
         "is the instances file system mounted?"
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from .amounts import some
 from .evidence import Agreed, Group, Inventory, Kept, Shared, Source, Unknown, Usage, User
 from .host_evidence import HostEvidence
 from .memory import LastSigns
@@ -155,7 +156,6 @@ class _Roll:
     answered: list[HostEvidence] = field(default_factory=list)
     earlier: list[HostEvidence] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
 
     def publisher(self, heard: Heard) -> None:
         """A host that has published."""
@@ -165,7 +165,6 @@ class _Roll:
             waits = signs is None or (resident and self.now - signs.noted_at < ANSWERS_WITHIN)
             said_before = signs is not None and not waits and _is_old(heard.at, signs.published)
             if said_before or self.now - heard.at > GONE_AFTER:
-                self.gone.add(heard.host)
                 return
             self._contradict(heard.host, f"it published at {heard.told}", new=waits)
         self.known.add(heard.host)
@@ -287,9 +286,7 @@ def _shared(roll: _Roll, usage: Usage, leader: str | None) -> Shared | None:
         return Shared(first, also=tuple(also))
     if not roll.known:
         return None if usage.shared is None else Shared(f"{usage.shared.message}; no other host is known", holds=False)
-    others = sorted(roll.known)
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    message = f"{', '.join(others[:5])}{more} share this storage, and all have answered; {leader} leads"
+    message = f"{some(sorted(roll.known), 5)} share this storage, and all have answered; {leader} leads"
     return Shared(message, holds=False)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import anomalies, trips, windows
+from .amounts import some
 from .anomalies import Stop
 from .evidence import CachedFile, FileType, Inventory, Note, Source, Unknown, Usage, User
 from .judged import Judged
@@ -383,9 +384,7 @@ def _notes(
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - 2
-    shown = ", ".join(names[:2])
-    return f"{shown} and {more} more" if more > 0 else shown
+    return some(names, 2)
 
 
 def _text(raw: bytes) -> str:

@@ -6,6 +6,7 @@ when it ends, the next one misses those that neither lie there nor wait in the q
 
 from collections.abc import Sequence
 
+from .amounts import some
 from .evidence import FileType, Inventory, Note
 from .memory import Directories, Memory, Present
 from .names import display
@@ -42,8 +43,7 @@ def missed(memory: Memory, first: Inventory, last: Inventory, now: float) -> tup
 
 def note(names: Sequence[bytes]) -> Note:
     """What to tell of these."""
-    more = len(names) - _NAMED
-    some = ", ".join(map(display, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    named = some([display(name) for name in names], _NAMED)
     gone = "1 finished file is" if len(names) == 1 else f"{len(names)} finished files are"
-    message = f"{gone} gone, and basekeeper did not remove what was there: {some}; does nova's manager run beside it?"
+    message = f"{gone} gone, and basekeeper did not remove what was there: {named}; does nova's manager run beside it?"
     return Note("FilesVanished", message)

@@ -11,12 +11,12 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from .durable import own_like, rename_no_replace, sync_directory, write_new
 from .evidence import CachedFile, Inode, Note, QuarantineEntry
 from .files import DIRECTORY, FILE, list_quietly, open_quietly
+from .moments import compact
 from .names import Kind, Name, display, from_display, parse
 
 OWN_DIRECTORY = ".basekeeper"
@@ -76,9 +76,8 @@ def put(
     The caller holds nova's lock, has looked, and syncs `base` when its third look is content. Raises OSError;
     then the file is where it was.
     """
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     name = os.fsdecode(file.name.raw)
-    place = directory(base) / f"{name}.{stamp}.{file.inode[1]}.{secrets.token_hex(2)}"
+    place = directory(base) / f"{name}.{compact(now)}.{file.inode[1]}.{secrets.token_hex(2)}"
     place.mkdir(mode=0o700)
     own_like(place, base)
     entry = QuarantineEntry(

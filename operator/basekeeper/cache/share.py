@@ -10,16 +10,16 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
 from . import clock, host_evidence, locks, quarantine
-from .durable import own_like, sync_directory
+from .durable import own_like, sync_directory, write_new
 from .files import FILE, list_quietly, open_quietly
 from .host_evidence import HostEvidence, NoEvidence
 from .hosts import Heard, Round
+from .moments import timestamp
 from .settings import Host
 
 _ENDING = ".json"
@@ -136,7 +136,7 @@ class Share:
         draft = self._draft(_file_name(self.own))
         before = clock.read().wall
         try:
-            _write_out(draft, b"clock\n")
+            write_new(draft, b"clock\n")
             after = clock.read().wall
             stamp = os.stat(draft).st_mtime
         finally:
@@ -165,7 +165,7 @@ class Share:
     def _write(self, name: str, content: bytes) -> None:
         draft = self._draft(name)
         try:
-            _write_out(draft, content)
+            write_new(draft, content)
             own_like(draft, self.directory)
             os.rename(draft, self.directory / name)
         except BaseException:
@@ -173,16 +173,6 @@ class Share:
                 draft.unlink()
             raise
         sync_directory(self.directory)
-
-
-def _write_out(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as stream:
-            stream.write(content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -193,9 +183,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def _understood(host: str, raw: bytes, at: float) -> Heard:
     try:
-        return Heard(host, host_evidence.decode(raw, host), "", at, _stamp(at))
+        return Heard(host, host_evidence.decode(raw, host), "", at, timestamp(at))
     except NoEvidence as error:
-        return Heard(host, None, str(error), at, _stamp(at))
+        return Heard(host, None, str(error), at, timestamp(at))
 
 
 def _file_name(host: str) -> str:
@@ -206,10 +196,3 @@ def _file_name(host: str) -> str:
 
 def _host_of(name: str) -> str:
     return unquote(name.removesuffix(_ENDING), errors="surrogateescape")
-
-
-def _stamp(at: float) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return "no sound time"

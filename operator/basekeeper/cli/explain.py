@@ -1,7 +1,6 @@
 """`basekeeper explain`: why is this file still here, and when will it go?"""
 
 import os
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 from rich.text import Text
 
 from basekeeper.cache import engine
-from basekeeper.cache.amounts import format_size
+from basekeeper.cache.amounts import format_size, some
 from basekeeper.cache.look import Look
 from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import Name, display, from_display, original_of, parse
@@ -19,12 +18,11 @@ from basekeeper.cache.report import Acts, Report, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict
 from basekeeper.cache.wholeness import Finding, Wholeness
+from basekeeper.resources.fields import is_uuid
 
 from . import document, tables
 from . import options as o
 from .errors import CommandFailed, Exit, UsageError
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 Words = Annotated[
     list[str],
@@ -103,7 +101,7 @@ def _matching(word: str, rows: tuple[Row, ...]) -> list[Row]:
     """
     names = (word, display(os.fsencode(word)))
     named = [row for row in rows if row.name in names or row.entry == word]
-    if named or not _UUID.fullmatch(word):
+    if named or not is_uuid(word):
         return named
     image = original_of(word.lower())
     of_image = [row for row in rows if parse(from_display(row.name)).image == image]
@@ -111,7 +109,7 @@ def _matching(word: str, rows: tuple[Row, ...]) -> list[Row]:
 
 
 def _absent(word: str, look: Look) -> str:
-    name = original_of(word.lower()) if _UUID.fullmatch(word) else from_display(word)
+    name = original_of(word.lower()) if is_uuid(word) else from_display(word)
     users = look.usage.by_name.get(name, ())
     if users:
         return f"{word}: {display(name)} is not in the cache, although {users[0].who} needs it"
@@ -123,8 +121,7 @@ def _kept_alone(orphans: Orphans, name: Name) -> list[str]:
     keepers = (orphans.kept_by or {}).get(name.raw, ())
     if len(keepers) < 2:
         return [f"kept alone by the orphaned directory {one}: see `basekeeper orphans`" for one in keepers]
-    shown = ", ".join(keepers[:3]) + (f" and {len(keepers) - 3} more" if len(keepers) > 3 else "")
-    return [f"kept by nothing but orphaned directories, {shown}: see `basekeeper orphans`"]
+    return [f"kept by nothing but orphaned directories, {some(keepers, 3)}: see `basekeeper orphans`"]
 
 
 def _evidence(look: Look, row: Row, report: Report) -> tuple[str, ...]:

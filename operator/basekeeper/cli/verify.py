@@ -1,7 +1,6 @@
 """`basekeeper verify`: is what lies in the cache still what it was?"""
 
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -23,13 +22,13 @@ from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import display, original_of, parse
 from basekeeper.cache.settings import Host, Integrity, Policy
 from basekeeper.cache.verification import Outcome, Stop, Told, Verified, Verifier
+from basekeeper.resources.fields import is_uuid
 from basekeeper.resources.quantities import QuantityError, parse_size
 
 from . import document, interrupts, tables
 from . import options as o
 from .errors import CommandFailed, Exit, UsageError
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _OLDEST = 3600.0
 """Seconds: what an interrupted reading found out longer ago than that is not what is so now."""
 _STYLE = {Outcome.WHOLE: "green", Outcome.BASELINED: "green", Outcome.CORRUPT: "red", Outcome.UNREADABLE: "yellow"}
@@ -116,7 +115,7 @@ def _chosen(host: Host, words: Sequence[str]) -> list[CachedFile]:
 def _means(word: str, file: CachedFile) -> bool:
     if str(file.name) in (word, display(os.fsencode(word))):
         return True
-    return bool(_UUID.fullmatch(word)) and parse(file.name.raw).image in (original_of(word), original_of(word.lower()))
+    return is_uuid(word) and parse(file.name.raw).image in (original_of(word), original_of(word.lower()))
 
 
 def _each(verifier: Verifier, bases: Sequence[CachedFile], stop: Stop) -> Iterator[Verified]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from basekeeper.cache.amounts import format_size
+from basekeeper.cache.amounts import format_size, some
 from basekeeper.cache.moments import timestamp
 from basekeeper.cache.settings import Mode
 from basekeeper.resources.conditions import Condition, PolicyCondition, Said, Status, Why, settle, shortened
@@ -360,8 +360,7 @@ def _nodes(count: int) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return some(names, _NAMED)
 
 
 def unchanged(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -90,8 +90,13 @@ UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0
 _UUID = re.compile(UUID_PATTERN)
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID, in whatever case."""
+    return _UUID.fullmatch(text) is not None
+
+
 def _read_uuid(value: object) -> str:
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
+    if not isinstance(value, str) or not is_uuid(value):
         raise ValueError(f"expected an image's UUID such as 0f2c3a1e-6d51-4a0b-9f0e-5a1b2c3d4e5f, got {shown(value)}")
     return value
 
