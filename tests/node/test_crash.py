@@ -29,7 +29,7 @@ from .cli import ENFORCE, Basekeeper, Spec
 from .warm import Ended, Warm
 
 WORKERS = 2
-ATTEMPTS = 12
+ATTEMPTS = 5
 T = TypeVar("T")
 SIZE = 4096
 

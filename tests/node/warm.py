@@ -65,11 +65,16 @@ def _drive() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         gate, opener = os.pipe()
+        ready, telling = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(opener)
-            _become(order, gate, main)
+            os.close(ready)
+            _become(order, telling, gate, main)
         os.close(gate)
+        os.close(telling)
+        os.read(ready, 1)
+        os.close(ready)
         attached = ""
         if order["strace"]:
             trace = os.path.join(order["scratch"], "trace")
@@ -86,8 +91,11 @@ def _drive() -> None:
         sys.stdout.flush()
 
 
-def _become(order: dict[str, str], gate: int, main: object) -> None:
-    """Be the command: its arguments, its output, its end."""
+def _become(order: dict[str, str], telling: int, gate: int, main: object) -> None:
+    """Be the command: its arguments, its output, its end.
+
+    Its output is opened before the driver goes on: strace would count these calls, or not, as it comes in time.
+    """
     assert callable(main)
     for number, name in ((1, "stdout"), (2, "stderr")):
         output = os.open(os.path.join(order["scratch"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -96,6 +104,7 @@ def _become(order: dict[str, str], gate: int, main: object) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["basekeeper", *order["arguments"]]
     signal.alarm(TIMEOUT)
+    os.close(telling)
     os.read(gate, 1)  # ends when the driver closes the other side: strace is there
     status = 70
     try:
