@@ -52,6 +52,15 @@ def damage(path: Path, offset: int = BLOCK + 7) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def corrupt_base(tree: NovaTree, keeper: Basekeeper, image: str) -> Path:
+    """A base that changed after it was first read, and was found so."""
+    base = add_base(tree, image)
+    keeper.ask("verify")
+    damage(base)
+    keeper.ask("verify")
+    return base
+
+
 def outcomes(answer: Answer) -> dict[str, str]:
     return {item["name"]: item["outcome"] for item in answer.document["files"]}
 
@@ -99,19 +108,13 @@ KEPT: dict[str, Spec] = {
 
 @pytest.mark.parametrize("spec", KEPT.values(), ids=KEPT)
 def test_nothing_corrupt_is_removed_where_nothing_may_be(tree: NovaTree, keeper: Basekeeper, spec: Spec) -> None:
-    base = add_base(tree, "0f3c0000-0000-4000-8000-000000000001")
-    keeper.ask("verify")
-    damage(base)
-    keeper.ask("verify")
+    base = corrupt_base(tree, keeper, "0f3c0000-0000-4000-8000-000000000001")
     keeper.run(spec)
     assert base.exists()
 
 
 def test_an_unknown_holds_a_corrupt_base_like_any_other(tree: NovaTree, keeper: Basekeeper) -> None:
-    base = add_base(tree, "image")
-    keeper.ask("verify")
-    damage(base)
-    keeper.ask("verify")
+    base = corrupt_base(tree, keeper, "image")
     (tree.instance("machine") / "disk").write_bytes(b"QFI\xfb" + bytes(60))
     made = keeper.run(VERIFIED)
     assert made.verdict(base) == "Hold(UnknownUsage)"
@@ -119,10 +122,7 @@ def test_an_unknown_holds_a_corrupt_base_like_any_other(tree: NovaTree, keeper: 
 
 
 def test_a_corrupt_base_waits_until_nothing_can_be_starting_on_it(tree: NovaTree, keeper: Basekeeper) -> None:
-    base = add_base(tree, "image")
-    keeper.ask("verify")
-    damage(base)
-    keeper.ask("verify")
+    base = corrupt_base(tree, keeper, "image")
     tree.age(base, 60)
     keeper.spawn_grace = "10m"
     assert keeper.run(VERIFIED).verdict(base) == "Keep(TooYoung)"
@@ -133,10 +133,7 @@ def test_a_corrupt_base_waits_until_nothing_can_be_starting_on_it(tree: NovaTree
 def test_what_was_removed_as_corrupt_comes_back_by_hand_alone_with_its_baseline(
     tree: NovaTree, keeper: Basekeeper
 ) -> None:
-    base = add_base(tree, "image")
-    keeper.ask("verify")
-    damage(base)
-    keeper.ask("verify")
+    base = corrupt_base(tree, keeper, "image")
     assert keeper.run(VERIFIED).verdict(base) == QUARANTINED
     tree.add_overlay("machine", str(base))
     made = keeper.run({**VERIFIED, "quarantine": {"retention": "0s"}})
@@ -156,10 +153,7 @@ def test_what_was_removed_as_corrupt_comes_back_by_hand_alone_with_its_baseline(
 
 def test_a_user_that_shows_during_the_pass_gets_a_corrupt_base_back(tree: NovaTree, keeper: Basekeeper) -> None:
     """Its overlay is made while the base is being renamed: a late look of the same pass must find it."""
-    base = add_base(tree, "image")
-    keeper.ask("verify")
-    damage(base)
-    keeper.ask("verify")
+    base = corrupt_base(tree, keeper, "image")
     disk = tree.add_overlay("machine", base)
     hidden = disk.rename(tree.instances_path.parent / "disk")
     command = keeper.command("run", spec=VERIFIED)
@@ -178,10 +172,7 @@ def test_a_user_that_shows_during_the_pass_gets_a_corrupt_base_back(tree: NovaTr
 def test_a_pass_that_was_killed_while_it_removed_a_corrupt_base_gives_it_back_to_who_needs_it(
     tree: NovaTree, keeper: Basekeeper
 ) -> None:
-    base = add_base(tree, "image")
-    keeper.ask("verify")
-    damage(base)
-    keeper.ask("verify")
+    base = corrupt_base(tree, keeper, "image")
     command = keeper.command("run", spec=VERIFIED)
     kill = ("strace", "-f", "-o", "/dev/null", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_exit=5000000")
     with subprocess.Popen([*kill, *command], stdout=subprocess.DEVNULL, start_new_session=True) as running:
