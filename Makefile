@@ -97,8 +97,8 @@ format: ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: setup controlplane ## print figures beside what they are compared with; an hour and a half. One of them: make bench ONLY=pass
-	@$(BIN)/python benchmarks $(if $(ONLY),--only $(ONLY))
+bench: setup controlplane ## print figures beside what they are compared with; under an hour. One of them: make bench ONLY=pass
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 .PHONY: generate
 generate: ## write what is made: deploy/crds, deploy/admission/imagecachepolicies.yaml, docs/metrics.md, docs/policy.md, the chart's copies

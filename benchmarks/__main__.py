@@ -1,6 +1,6 @@
 """`make bench`: every benchmark in turn, each in a process of its own; their documents make docs/performance.md.
 
-python benchmarks [--quick] [--only NAME ...] [--keep]
+python -m benchmarks [--quick] [--only NAME ...] [--keep]
 """
 
 import argparse
@@ -27,8 +27,9 @@ def main() -> int:
     for name in given.only:
         print(f"\n== {name}", flush=True)
         target = (RESULTS if given.keep else BUILD) / f"{name}.json"
-        command = [sys.executable, str(ROOT / "benchmarks" / f"bench_{name}.py"), "--json", str(target)]
-        worst = max(worst, subprocess.run([*command, *(["--quick"] if given.quick else [])], check=False).returncode)
+        command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--json", str(target)]
+        command += ["--quick"] if given.quick else []
+        worst = max(worst, subprocess.run(command, cwd=ROOT, check=False).returncode)
     return worst
 
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,9 +141,7 @@ def speed(host: Host, size: int, runs: int) -> dict[str, float]:
         for tool in (("sha256sum",), ("xxhsum", "-H2"), ("b3sum",)):
             if shutil.which(tool[0]):
                 command = [*tool, str(path)]
-                contenders[" ".join(tool)] = lambda command=command: subprocess.run(
-                    command, check=True, capture_output=True
-                )
+                contenders[" ".join(tool)] = partial(subprocess.run, command, check=True, capture_output=True)
         verify(host)
         verify(other, Algorithm.SHA256)
         times = turns(contenders, path, runs)

@@ -1,7 +1,8 @@
 """What every benchmark shares: how figures are taken, described, shown, judged against their targets and kept.
 
-A benchmark is a program `bench_NAME.py`. It takes `--quick` (small sizes, to see that it works; targets are not judged)
-and `--json FILE`. It prints tables that a person reads; `make bench` keeps its document for docs/performance.md.
+A benchmark is a program, `python -m benchmarks.bench_NAME` from the checkout. It takes `--quick` (small sizes, to see
+that it works; targets are not judged) and `--json FILE`. It prints tables that a person reads; `make bench` keeps its
+document for docs/performance.md.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -72,7 +72,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     notes: tuple[str, ...] = ()
 
 
@@ -142,7 +142,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def machine() -> dict[str, str]:
-    """What this runs on, as far as the figures depend on it; `load` is how busy it was with other things or with us."""
+    """What this runs on, as far as the figures depend on it; `load` and `stolen` say how undisturbed it was."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -153,7 +153,22 @@ def machine() -> dict[str, str]:
         "kernel": f"Linux {platform.release()}",
         "python": platform.python_version(),
         "load": f"{os.getloadavg()[2]:.1f}",
+        "stolen": f"{_stolen(since=_AT_START):.1%}",
     }
+
+
+def _ticks() -> list[int]:
+    """The processors' time so far, by what it went to, as proc(5) has it."""
+    return [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:9]]
+
+
+def _stolen(*, since: list[int]) -> float:
+    """The share of the processors' time that the hypervisor gave to others."""
+    spent = [now - before for now, before in zip(_ticks(), since, strict=True)]
+    return spent[7] / max(1, sum(spent))
+
+
+_AT_START = _ticks()
 
 
 def commit() -> str:
@@ -172,8 +187,3 @@ def _git(*words: str) -> str:
 
 def _today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
-
-
-def from_checkout() -> None:
-    """Let the program import the package and the laboratory of this checkout."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "operator")]
