@@ -58,7 +58,8 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> Fit:
     """Least squares over at least two sizes; all are positive."""
     line = statistics.linear_regression(sizes, values)
     powers = statistics.linear_regression([_log(size) for size in sizes], [_log(value) for value in values])
-    r_squared = statistics.correlation(sizes, values) ** 2 if len(sizes) > 2 else 1.0
+    varies = len(sizes) > 2 and max(values) > min(values)  # a flat line and one through two points fit exactly
+    r_squared = statistics.correlation(sizes, values) ** 2 if varies else 1.0
     return Fit(line.slope, line.intercept, powers.slope, r_squared)
 
 
