@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A real agent over 5,000 instances, against a real API server: its start, and what it holds after 1,000 passes.
 
 The start is the time from the process's first moment until `/readyz` says yes and until its object tells of the first
@@ -18,15 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import measuring
-
-measuring.from_checkout()
-
-from clouds import Passes, cloud, ready, tell
-from measuring import Document, Spread, Table, Target, fit, timed
-from processes import Held, cpu, held
-from trees import build
-
+from benchmarks import measuring
+from benchmarks.clouds import Passes, cloud, ready, tell
+from benchmarks.measuring import Document, Spread, Table, Target, fit, timed
+from benchmarks.processes import Held, cpu, held
+from benchmarks.trees import build
 from tests.cluster.fleet import Fleet, Program, eventually
 
 WORKING, RESTING = "working", "resting"
