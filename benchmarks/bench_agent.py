@@ -141,9 +141,7 @@ def passes(document: Document, fleet: Fleet, given: argparse.Namespace) -> None:
         "cpu": spent,
         "moments": [dataclasses.asdict(moment) for moment in moments],
     }
-    judge(document, moments, given)
-    each = (spent[WORKING] - spent[RESTING]) / given.passes
-    document.tables[-1].rows.append(("processor for a pass, its request and report", f"{each * 1000:.0f} ms", ""))
+    judge(document, moments, (spent[WORKING] - spent[RESTING]) / given.passes, given)
 
 
 def pid_of(agent: Program) -> int:
@@ -152,7 +150,7 @@ def pid_of(agent: Program) -> int:
     return agent.process.pid
 
 
-def judge(document: Document, moments: Sequence[Moment], given: argparse.Namespace) -> None:
+def judge(document: Document, moments: Sequence[Moment], each: float, given: argparse.Namespace) -> None:
     """What the samples come to: the first tenth is warm-up, and the slope is that of what follows."""
     settled = moments[len(moments) // 10 :]
     tenth = max(1, len(settled) // 10)
@@ -166,6 +164,7 @@ def judge(document: Document, moments: Sequence[Moment], given: argparse.Namespa
         ("resident, slope for 1,000 passes", *(slopes(settled, node).shown("MiB") for node in (WORKING, RESTING))),
         both("descriptors", settled, lambda held: held.descriptors, ""),
         both("threads", settled, lambda held: held.threads, ""),
+        ("processor for a pass, its request and report", f"{each * 1000:.0f} ms", ""),
     ]
     title = f"{given.passes} passes of an agent over {given.instances} instances, and an agent at rest"
     note = (

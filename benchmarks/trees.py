@@ -1,9 +1,7 @@
-"""Trees that benchmarks measure: instances over bases, with real overlays and times that are long past."""
+"""Trees that benchmarks measure: instances over bases, with real overlays over old bases."""
 
 import json
-import os
 import shutil
-import time
 import uuid
 from pathlib import Path
 
@@ -28,7 +26,4 @@ def build(tree: NovaTree, instances: int, bases: int) -> list[Path]:
             (directory / "console.log").write_bytes(b"login: ")
             made.append(directory)
         shutil.rmtree(template.parent)
-    then = time.time() - _AGE
-    for directory in made:
-        os.utime(directory, (then, then))  # or each would look like an instance that is being spawned
     return made
