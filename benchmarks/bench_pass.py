@@ -162,10 +162,8 @@ class Size:
         for name, work in works.items():
             # Peaks are those of the timed turns.
             peak = max(one["peak_mib"] for state, all_ in self.turns.items() if state.endswith(name) for one in all_)
-            if name == NOVA:
-                started = self.instances  # as each of its turns has asserted
-            else:
-                started = workers[name].do(f"{name} counted")["processes"]
+            # nova's are asserted in each of its turns.
+            started = self.instances if name == NOVA else workers[name].do(f"{name} counted")["processes"]
             self.counted[name] = {"processes": started, "peak_mib": peak}
             if trace and (name != NOVA or self.instances <= NOVA_TRACED):
                 self.calls[name] = traced(pids[name], work)
