@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basekeeper.cache.evidence import Inventory, Leftover, Shared, Spawn, Usage, User
+from basekeeper.cache.evidence import Inventory, Leftover, Shared, Spawn, User
 from basekeeper.cache.memory import Memory
 from basekeeper.cache.orphans import AFTER, OrphanKind, Orphans, judge
 from basekeeper.cache.settings import Policy
@@ -26,11 +26,14 @@ def found(
     users: dict[bytes, list[User]] | None = None,
     policy: Policy | None = None,
     older_than: float = AFTER,
+    known: bool = True,
     **usage: Any,
 ) -> Orphans:
     """What is told of these directories, whose disks need these bases."""
-    given_usage = used(users or {}, **{"leftovers": leftovers, **usage})
-    return judge(Inventory(FILES, ()), given_usage, policy or Policy(), Memory(), CLOCK, older_than)
+    measured = leftovers if known else None
+    return judge(
+        Inventory(FILES, ()), used(users or {}, **usage), measured, policy or Policy(), Memory(), CLOCK, older_than
+    )
 
 
 def test_what_a_directory_alone_keeps_is_told_with_its_bytes() -> None:
@@ -64,7 +67,7 @@ def test_what_has_another_reason_to_stay_is_not_kept_alone(more: dict[str, Any])
 
 UNKNOWABLE: dict[str, dict[str, Any]] = {
     "libvirt does not answer": {"libvirt_failure": "no answer"},
-    "there is no libvirt": {"leftovers": None},
+    "there is no libvirt": {"known": False},
     "other hosts have domains too": {"shared": Shared("others use it")},
 }
 
@@ -101,7 +104,7 @@ def test_only_what_nothing_but_orphans_needs_is_kept_by_them(needs: list[tuple[b
 
 
 def test_it_changes_nothing_in_what_it_is_given() -> None:
-    usage = Usage(leftovers=(left(),))
+    usage = used({ORIGINAL: [overlay("a_del/disk")]})
     before = replace(usage)
-    judge(Inventory(FILES, ()), usage, Policy(), Memory(), CLOCK, AFTER)
+    judge(Inventory(FILES, ()), usage, (left(),), Policy(), Memory(), CLOCK, AFTER)
     assert usage == before

@@ -16,6 +16,7 @@ from . import (
     contents,
     identity,
     ledger_file,
+    leftovers,
     locks,
     orphans,
     presence,
@@ -437,6 +438,7 @@ def _report(
 ) -> Report:
     entries, _ = quarantine.read(host.base)
     used = {item.file.name.raw for item in look.plan.files if item.reason in USE_REASONS}
+    left = leftovers.measured(look.usage)
     wholeness = contents.sum_of(host, policy, look.inventory, used, book.contents.known(), look.now.wall)
     return Report(
         kind=kind,
@@ -463,7 +465,7 @@ def _report(
         relief=look.plan.relief,
         nova=beside.manager,
         touched=beside.touched,
-        orphans=orphans.judge(look.inventory, look.usage, policy, look.memory, look.now, orphans.AFTER),
+        orphans=orphans.judge(look.inventory, look.usage, left, policy, look.memory, look.now, orphans.AFTER),
     )
 
 

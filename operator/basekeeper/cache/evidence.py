@@ -183,8 +183,20 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Ownerless:
+    """An instance directory without a domain, as the walk met it."""
+
+    path: str
+    """As shown: its entry in the instances path."""
+    directories: tuple[bytes, ...]
+    """It and those in it, as walked."""
+    changed_at: float
+    """The newest change that the walk saw, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leftover:
-    """An instance directory without a domain."""
+    """An instance directory without a domain, measured."""
 
     path: str
     """As shown: its entry in the instances path."""
@@ -269,7 +281,7 @@ class Usage:
     """When nova's own manager last registered this host in `compute_nodes`; it touches used bases then."""
     nova_bases: frozenset[bytes] = frozenset()
     """Originals under the root disks of nova's domains here: what its manager touches, where its database agrees."""
-    leftovers: tuple[Leftover, ...] | None = None
+    ownerless: tuple[Ownerless, ...] | None = None
     """None: what has a domain could not be asked."""
     shared: Shared | None = None
     directories: int = 0

@@ -3,13 +3,15 @@
 nova leaves them behind when a deletion or an evacuation fails half way, when a resize is neither confirmed nor
 reverted, when a build breaks off. It also makes the directory of a new instance before its domain; what is that young
 is for others to leave out. Nothing is said where it is not known which domains there are.
+
+Every look finds them, which costs nothing beside the walk; only who reports measures them, which lists them once more.
 """
 
 import os
 from collections.abc import Iterator
 
 from .entries import Directory
-from .evidence import Inode, Leftover
+from .evidence import Inode, Leftover, Ownerless, Usage
 from .files import DIRECTORY, open_quietly
 from .machines import Machines, is_instance
 from .names import display
@@ -17,8 +19,8 @@ from .settings import Host
 from .tree import Tree
 
 
-def find(host: Host, tree: Tree, machines: Machines) -> tuple[Leftover, ...] | None:
-    """Every one of them; None where there is no libvirt to ask. Raises nothing."""
+def find(host: Host, tree: Tree, machines: Machines) -> tuple[Ownerless, ...] | None:
+    """Every one of them; None where there is no libvirt to ask."""
     if host.libvirt is None:
         return None
     owned = {one.path: [one] for one in tree.directories if is_instance(one) and machines.domain_of(one) is None}
@@ -28,22 +30,32 @@ def find(host: Host, tree: Tree, machines: Machines) -> tuple[Leftover, ...] | N
             top = b"/".join(one.path.split(b"/", depth)[:depth])
             if top != one.path and top in owned:
                 owned[top].append(one)
-    return tuple(_measured(host, directories) for directories in owned.values())
+    return tuple(_ownerless(host, directories) for directories in owned.values())
 
 
-def _measured(host: Host, directories: list[Directory]) -> Leftover:
+def _ownerless(host: Host, directories: list[Directory]) -> Ownerless:
     """One of them: its own directory comes first, those in it after that."""
-    top, allocated = directories[0], 0
-    changed_at = top.changed_at
+    top = directories[0]
+    paths = tuple(directory.path for directory in directories)
+    return Ownerless(display(host.shown(top.path)), paths, top.changed_at)
+
+
+def measured(usage: Usage) -> tuple[Leftover, ...] | None:
+    """What is in them now; None where they are not known. Raises nothing."""
+    return None if usage.ownerless is None else tuple(map(_measured, usage.ownerless))
+
+
+def _measured(one: Ownerless) -> Leftover:
+    changed_at, allocated = one.changed_at, 0
     counted: set[Inode] = set()
-    for directory in directories:
-        for status in _statuses(directory.path):
+    for directory in one.directories:
+        for status in _statuses(directory):
             changed_at = max(changed_at, status.st_ctime)
             inode = status.st_dev, status.st_ino
             if inode not in counted:
                 counted.add(inode)
                 allocated += status.st_blocks * 512
-    return Leftover(display(host.shown(top.path)), changed_at, allocated)
+    return Leftover(one.path, changed_at, allocated)
 
 
 def _statuses(path: bytes) -> Iterator[os.stat_result]:

@@ -5,7 +5,7 @@ be reverted, or an instance that is shut down on another host. But what only suc
 they do, and nobody else would ever say so.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -79,19 +79,28 @@ class Orphans:
         return min((orphan.changed_at for orphan in self.directories), default=None)
 
 
-def judge(inventory: Inventory, usage: Usage, policy: Policy, memory: Memory, now: Clock, older_than: float) -> Orphans:
-    """Which directories are orphaned, of those unchanged for `older_than` seconds and not just being made."""
+def judge(
+    inventory: Inventory,
+    usage: Usage,
+    leftovers: Sequence[Leftover] | None,
+    policy: Policy,
+    memory: Memory,
+    now: Clock,
+    older_than: float,
+) -> Orphans:
+    """Which directories are orphaned, of those unchanged for `older_than` seconds and not just being made.
+
+    `leftovers` are what the usage calls ownerless, measured; None where these are not known.
+    """
     if usage.libvirt_failure is not None:
         return Orphans(unknown=f"which directories have a domain is not known: {usage.libvirt_failure}")
-    if usage.leftovers is None:
+    if leftovers is None:
         return Orphans(unknown="which directories have a domain is not known: there is no libvirt to ask")
     if usage.shared is not None:
         return Orphans(unknown=f"a directory's domain may be on another host: {usage.shared.message}")
     starting = {spawn.path for spawn in usage.spawns}
     chosen = {
-        left.path: left
-        for left in usage.leftovers
-        if now.wall - left.changed_at >= older_than and left.path not in starting
+        left.path: left for left in leftovers if now.wall - left.changed_at >= older_than and left.path not in starting
     }
     if not chosen:
         return Orphans(kept_by={}, unknown=None)

@@ -55,7 +55,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
         evidence.read_domain(domain)
     if answer.failure is not None:
         evidence.unknown[None] = Unknown(answer.failure)
-    left = leftovers.find(host, tree, evidence.machines) if answer.failure is None else None
+    ownerless = leftovers.find(host, tree, evidence.machines) if answer.failure is None else None
     shared = storage.look(host, now)
     laps.end(Part.DISKS)
     held = holders.look(host, inventory)
@@ -76,7 +76,7 @@ def gather(host: Host, now: float, inventory: Inventory) -> Gathered:
         unidentified_raw=tuple(evidence.unidentified_raw),
         nova_pass_at=shared.own_entry_at,
         nova_bases=frozenset(evidence.nova_bases),
-        leftovers=left,
+        ownerless=ownerless,
         shared=shared.shared,
         directories=sum(map(is_instance, tree.directories)),
         domains=len(answer.domains),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from basekeeper.cache import engine, orphans
+from basekeeper.cache import engine, leftovers, orphans
 from basekeeper.cache.settings import Host, Policy
 
 from . import document, tables
@@ -40,7 +40,8 @@ def list_orphans(
         _, look = engine.judge_now(host, policy)
     except engine.PassFailed as error:
         raise CommandFailed(str(error)) from error
-    found = orphans.judge(look.inventory, look.usage, policy, look.memory, look.now, unchanged_for)
+    left = leftovers.measured(look.usage)
+    found = orphans.judge(look.inventory, look.usage, left, policy, look.memory, look.now, unchanged_for)
     if found.unknown is not None:
         raise CommandFailed(found.unknown)
     form = o.output(output)
