@@ -165,6 +165,11 @@ class ControlPlane(Opening):
         return f"https://127.0.0.1:{self._installation.port}"
 
     @property
+    def etcd_url(self) -> str:
+        """Where etcd listens, for whoever wants to know how large it is."""
+        return f"http://127.0.0.1:{self._installation.etcd_port}"
+
+    @property
     def ca_file(self) -> Path:
         """Who signed the API server's certificate, and a proxy's."""
         return self._authority.file
