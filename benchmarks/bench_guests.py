@@ -262,7 +262,7 @@ class Attention:
         self._fleet = fleet
         self._agent = agent
         begun = time.monotonic()
-        self._due = {path: begun + every for path, every in ASKED.items()}
+        self._due = dict.fromkeys(ASKED, begun)
         self._renew_at = begun + RENEW_EVERY
 
     def give(self) -> None:
