@@ -9,243 +9,43 @@ machine, so that seconds are those of a control plane with few of them.
 """
 
 import contextlib
-import http.client
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
 from basekeeper.cluster.kinds import NODE_CACHES, NODES, POLICIES
 from basekeeper.controller import rollup, snapshots
 from basekeeper.controller.desired import desired
 from basekeeper.controller.rollout import STALE_AFTER
 from basekeeper.controller.store import World
-from benchmarks.measuring import ROOT, Document, Spread, Table, Target, finish, fit, parser, timed
+from benchmarks.cluster_programs import NAMESPACE, Controller, Etcd, Stubs, cpu, memory, until
+from benchmarks.cluster_tables import tables, targets
+from benchmarks.measuring import ROOT, Document, finish, parser, timed
 from lab import audit_log
 from lab.control_plane import ApiError, ControlPlane
-from lab.daemons import free_ports
 
 Object = dict[str, Any]
-NAMESPACE = "basekeeper"
 POLICY = "compute"
 SIZES, QUICK = (100, 1000, 5000), (10,)
 INTERVAL = 2400.0
-WINDOW, QUICK_WINDOW = 120.0, 5.0
-SILENT_IN = 30.0
+WINDOW, QUICK_WINDOW = 90.0, 5.0
+SILENT_IN = 15.0
 """Seconds from a node's last word, which it dates back, until it counts as stale."""
 SILENT_SHARE = 0.02
-PROCESSES = 2
 PAGE = 250
 TURNS = 5
-PATIENCE = 200.0
-MOST_SHARE, MOST_MEMORY, MOST_SECONDS = 0.1, 500.0, 60.0
-LINEAR = 1.15
-"""A power of the size up to which something counts as linear; below one it has a fixed part."""
-MIB = float(1 << 20)
-READ, WRITE_STATUS_OF_NODE = "get nodeimagecaches", "patch nodeimagecaches/status"
 WRITE_SPEC, WRITE_STATUS = "patch nodeimagecaches", "patch imagecachepolicies/status"
-_TICKS = os.sysconf("SC_CLK_TCK")
 _APPLY = "application/apply-patch+yaml"
 _CONTROLLER = f"system:serviceaccount:{NAMESPACE}:basekeeper-controller"
 _AGENT = f"system:serviceaccount:{NAMESPACE}:basekeeper-agent"
 _REFUSED = 400
-
-
-class Stubs:
-    """The programs that stand for all agents."""
-
-    def __init__(self, cluster: ControlPlane, count: int) -> None:
-        share = -(-count // PROCESSES)
-        token = json.loads(cluster.admin.read_text())["users"][0]["user"]["token"]
-        self._programs: list[subprocess.Popen[str]] = []
-        for first in range(0, count, share):
-            words = ["--server", cluster.url, "--ca", str(cluster.ca_file), "--namespace", NAMESPACE]
-            words += ["--first", str(first), "--count", str(min(share, count - first))]
-            program = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.stub_agents", *words],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT)))},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                bufsize=1,
-            )
-            _say(program, token)
-            self._programs.append(program)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for program in self._programs:
-            program.kill()
-            program.wait()
-
-    def tell(self, what: str, **more: Any) -> Counter[str]:
-        """Have every program do something at the same time; what all of them counted so far."""
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            answers = pool.map(lambda program: self._ask(program, {"do": what, **more}), self._programs)
-            total: Counter[str] = Counter()
-            for answer in answers:
-                total.update(answer)
-        failed = {name: count for name, count in total.items() if name.startswith("failed")}
-        if failed:
-            raise SystemExit(f"bench_cluster: a stub agent did not do what it should: {failed}")
-        return total
-
-    @property
-    def seconds(self) -> float:
-        """Processor time of all programs."""
-        return sum(cpu(program.pid) for program in self._programs)
-
-    def __len__(self) -> int:
-        return len(self._programs)
-
-    def _ask(self, program: "subprocess.Popen[str]", command: Object) -> Object:
-        _say(program, json.dumps(command))
-        assert program.stdout is not None
-        line = program.stdout.readline()
-        if not line:
-            raise SystemExit(f"bench_cluster: the stub agents ended with {program.wait()}")
-        return dict(json.loads(line))
-
-
-def _say(program: "subprocess.Popen[str]", line: str) -> None:
-    assert program.stdin is not None
-    program.stdin.write(line + "\n")
-    program.stdin.flush()
-
-
-class Controller:
-    """A controller as a process."""
-
-    def __init__(self, cluster: ControlPlane, directory: Path) -> None:
-        self._kubeconfig = cluster.kubeconfig(cluster.token("basekeeper-controller", NAMESPACE), "controller")
-        self._log = directory / "controller.log"
-        self._port = free_ports(1)[0]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> float:
-        """Start it, and say when, by the monotonic clock."""
-        words = ["controller", "--namespace", NAMESPACE, "--kubeconfig", str(self._kubeconfig)]
-        path = os.pathsep.join(filter(None, (str(ROOT / "operator"), os.environ.get("PYTHONPATH"))))
-        began = time.monotonic()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "basekeeper", *words, "--listen", f"127.0.0.1:{self._port}"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        return began
-
-    def stop(self) -> None:
-        """End it as a kubelet does; once more does no harm."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(30.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
-    @property
-    def pid(self) -> int | None:
-        """Its process; None before the first start."""
-        if self._process is None:
-            return None
-        if self._process.poll() is not None:
-            raise SystemExit(f"bench_cluster: the controller has ended; it said: {self._log.read_text()[-2000:]}")
-        return self._process.pid
-
-    def is_ready(self) -> bool:
-        """Whether it says so."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5.0)
-        with contextlib.suppress(OSError), contextlib.closing(connection):
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.client.OK
-        return False
-
-
-# --- measuring -----------------------------------------------------------------------------------------------------
-
-
-def cpu(pid: int) -> float:
-    """Processor seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def memory(pid: int, what: str = "VmRSS") -> float:
-    """Resident MiB of a process, now (`VmRSS`) or at most (`VmHWM`)."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{what}:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"bench_cluster: /proc/{pid}/status has no {what}")
-
-
-def until(check: Callable[[], object], what: str, every: float = 0.1) -> float:
-    """Wait until something is true; the monotonic time then."""
-    deadline = time.monotonic() + PATIENCE
-    while not check():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"bench_cluster: not within {PATIENCE:.0f} s: {what}")
-        time.sleep(every)
-    return time.monotonic()
-
-
-class Etcd:
-    """How large the store is."""
-
-    def __init__(self, cluster: ControlPlane) -> None:
-        self._address = urlsplit(cluster.etcd_url).netloc
-
-    @property
-    def file(self) -> float:
-        """MiB of its file."""
-        return self._figure("etcd_mvcc_db_total_size_in_bytes")
-
-    @property
-    def used(self) -> float:
-        """MiB of its file that hold something."""
-        return self._figure("etcd_mvcc_db_total_size_in_use_in_bytes")
-
-    def compact(self) -> None:
-        """Forget all old revisions, as the API server has it do every five minutes."""
-        found = self._post("kv/range", {"key": "AA=="})
-        self._post("kv/compaction", {"revision": found["header"]["revision"], "physical": True})
-
-    def _figure(self, name: str) -> float:
-        found = re.search(rf"^{name} (\S+)$", self._ask("GET", "/metrics"), re.MULTILINE)
-        if found is None:
-            raise SystemExit(f"bench_cluster: etcd has no metric {name}")
-        return float(found[1]) / MIB
-
-    def _post(self, path: str, body: Object) -> Object:
-        return dict(json.loads(self._ask("POST", f"/v3/{path}", json.dumps(body))))
-
-    def _ask(self, method: str, path: str, body: str | None = None) -> str:
-        connection = http.client.HTTPConnection(self._address, timeout=60.0)
-        with contextlib.closing(connection):
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            said = answer.read().decode()
-        if answer.status != http.client.OK:
-            raise SystemExit(f"bench_cluster: etcd answers {path} with {answer.status}: {said[:200]}")
-        return said
 
 
 class Size:
@@ -513,8 +313,8 @@ def main() -> None:
     sizes = given.nodes or (QUICK if given.quick else SIZES)
     found = [_measured(size, given.quick) for size in sizes]
     document = Document("cluster", figures={"sizes": found})
-    document.tables = list(_tables(found))
-    document.targets = _targets(found)
+    document.tables = list(tables(found))
+    document.targets = targets(found)
     finish(document, given)
 
 
@@ -527,177 +327,6 @@ def _measured(nodes: int, quick: bool) -> Object:
         controller = Controller(cluster, directory)
         stack.callback(controller.stop)
         return Size(nodes, quick, cluster, stubs, controller).measure()
-
-
-def _table(title: str, found: list[Object], rows: Sequence[tuple[str, Callable[[Object], str]]], *notes: str) -> Table:
-    sizes = [f"{item['nodes']:,} nodes" for item in found]
-    return Table(title, ("", *sizes), [(name, *(show(item) for item in found)) for name, show in rows], notes)
-
-
-def _seconds(part: str, what: str) -> Callable[[Object], str]:
-    return lambda item: f"{item[part][what]:.1f} s"
-
-
-def _share(who: str) -> Callable[[Object], str]:
-    return lambda item: f"{100 * item['steady']['share'][who]:.1f} %"
-
-
-def _mib(part: str, what: str) -> Callable[[Object], str]:
-    return lambda item: f"{item[part]['memory'][what]:.0f} MiB"
-
-
-def _each(part: str, what: str) -> Callable[[Object], str]:
-    return lambda item: Spread.of(item[part][what]).shown("ms", 1000)
-
-
-def _tables(found: list[Object]) -> Iterator[Table]:
-    steady = [
-        ("controller, share of a core", _share("controller")),
-        ("API server", _share("kube-apiserver")),
-        ("etcd", _share("etcd")),
-        ("controller, resident", _mib("steady", "controller")),
-        ("controller, at most so far", _mib("steady", "controller at most")),
-        ("API server, resident", _mib("steady", "kube-apiserver")),
-        ("statuses written a second", lambda item: f"{_steady_rate(item):.2f}"),
-        ("etcd's file grew, MiB an hour", lambda item: f"{_hourly(item, 'etcd_grown_mib'):.0f}"),
-    ]
-    yield _table("steady: every node makes a pass each 40 minutes, and each has news", found, steady)
-    speed = [
-        ("start, no node has an object: all are written", _seconds("first", "specs_seconds")),
-        ("  first roll-up", _seconds("first", "rollup_seconds")),
-        ("  all nodes report, and that is rolled up", _seconds("first", "current_seconds")),
-        ("edit of the policy: in all specs", _seconds("edit", "specs_seconds")),
-        ("  all nodes report, and that is rolled up", _seconds("edit", "current_seconds")),
-        ("  controller's processor seconds", lambda item: f"{item['edit']['cpu']['controller']:.1f} s"),
-        ("  API server's", lambda item: f"{item['edit']['cpu']['kube-apiserver']:.1f} s"),
-        ("  stub agents'", lambda item: f"{item['edit']['cpu']['stub agents']:.1f} s"),
-        ("silent nodes are told of, after they count as stale", _seconds("stale", "seconds")),
-        ("restart: ready", _seconds("restart", "ready_seconds")),
-        ("  first roll-up", _seconds("restart", "rollup_seconds")),
-        ("  a paged list of the same objects", lambda item: Spread.of(item["restart"]["list_seconds"]).shown()),
-        ("  specs written, of which none was needed", lambda item: str(item["restart"]["specs"])),
-        ("  resident at most", _mib("restart", "controller at most")),
-    ]
-    yield _table("how soon", found, speed, "Nodes answer an edit within five seconds, with a GET and a status each.")
-    cost = [
-        ("watches, each opened once", lambda item: f"{_watches(item):.2f}"),
-        ("GETs a pass", lambda item: f"{_reads(item):.3f}"),
-        ("writes a pass with news or heartbeat", lambda item: f"{_writes(item):.3f}"),
-        ("other requests", lambda item: str(_others(item))),
-        ("bytes of its watch, an event", _watch_bytes),
-        ("its object, bytes", lambda item: Spread.of(item["sizes"]["object_bytes"]).shown("B")),
-    ]
-    yield _table("what a node costs, in the steady window and with the edit", found, cost)
-    store = [
-        ("the policy's object", lambda item: f"{item['sizes']['policy_bytes'] / 1024:.0f} KiB"),
-        ("etcd's file before the edit", lambda item: f"{item['sizes']['etcd_file_mib']:.0f} MiB"),
-        ("  in use", lambda item: f"{item['sizes']['etcd_used_mib']:.0f} MiB"),
-        ("  in use after compaction", lambda item: f"{item['sizes']['etcd_used_after_compaction_mib']:.0f} MiB"),
-        ("the controller was refused", lambda item: _refusals(item, "controller")),
-        ("agents were refused", lambda item: _refusals(item, "agents")),
-    ]
-    yield _table("sizes and refusals", found, store)
-    computing = [
-        ("listing all objects", _each("computing", "list")),
-        ("making snapshots of them", _each("computing", "read")),
-        ("what every node should be", _each("computing", "desired")),
-        ("the policy's status", _each("computing", "rollup")),
-    ]
-    yield _table("computing, of the same objects in one process", found, computing, *_fits(found))
-
-
-def _fits(found: list[Object]) -> list[str]:
-    if len(found) < 2:
-        return []
-    line = fit(*_rollups(found))
-    return [f"The roll-up grows with nodes to the power {line.exponent:.2f}; r2 of a line {line.r_squared:.4f}."]
-
-
-def _rollups(found: list[Object]) -> tuple[list[float], list[float]]:
-    """Sizes, and the median seconds of everything that a roll-up computes."""
-    values = [sum(Spread.of(item["computing"][part]).median for part in ("desired", "rollup")) for item in found]
-    return [float(item["nodes"]) for item in found], values
-
-
-def _steady_rate(item: Object) -> float:
-    return float(item["steady"]["agents"].get(WRITE_STATUS_OF_NODE, 0) / item["steady"]["seconds"])
-
-
-def _hourly(item: Object, what: str) -> float:
-    return float(item["steady"][what] * 3600 / item["steady"]["seconds"])
-
-
-def _did(item: Object, *what: str) -> int:
-    """What the stubs did in the steady window and after the edit, by their own count."""
-    return sum(item[part]["stubs"].get(name, 0) for part in ("steady", "edit") for name in what)
-
-
-def _asked(item: Object) -> Counter[str]:
-    """What agents asked in the same time, by the audit log."""
-    return Counter(item["steady"]["agents"]) + Counter(item["edit"]["agents"])
-
-
-def _reads(item: Object) -> float:
-    return _asked(item)[READ] / max(1, _did(item, "passes"))
-
-
-def _writes(item: Object) -> float:
-    return _asked(item)[WRITE_STATUS_OF_NODE] / max(1, _did(item, "passes", "heartbeats"))
-
-
-def _watches(item: Object) -> float:
-    return float(item["steady"]["open"] / item["nodes"])
-
-
-def _others(item: Object) -> int:
-    return sum(count for name, count in _asked(item).items() if name not in (READ, WRITE_STATUS_OF_NODE))
-
-
-def _watch_bytes(item: Object) -> str:
-    return f"{_did(item, 'watch bytes') / max(1, _did(item, 'watch events')):.0f} B"
-
-
-def _refusals(item: Object, who: str) -> str:
-    return ", ".join(f"{count} x {code}" for code, count in sorted(item["refused"][who].items())) or "never"
-
-
-def _targets(found: list[Object]) -> list[Target]:
-    """Those of the issue, judged at the largest size."""
-    last = found[-1]
-    share = last["steady"]["share"]["controller"]
-    most = last["restart"]["memory"]["controller at most"]
-    most = max(most, last["steady"]["memory"]["controller at most"])
-    starts = [last["first"]["rollup_seconds"], last["restart"]["rollup_seconds"]]
-    edit = last["edit"]["specs_seconds"]
-    costs = [(_watches(item), _reads(item), _writes(item), _others(item)) for item in found]
-    same = all(cost == (1.0, 1.0, 1.0, 0) for cost in costs)
-    size = f"{last['nodes']:,} nodes"
-    shown = "; ".join(f"{watches:.2f}, {reads:.2f}, {writes:.2f}" for watches, reads, writes, _ in costs)
-    targets = [
-        Target(f"controller, {size}: share of a core", "< 10 %", f"{100 * share:.1f} %", share < MOST_SHARE),
-        Target(f"controller, {size}: memory", "< 500 MiB", f"{most:.0f} MiB", most < MOST_MEMORY),
-        Target(
-            f"first roll-up, {size}: new cluster, restart",
-            "< 60 s",
-            ", ".join(f"{seconds:.1f} s" for seconds in starts),
-            max(starts) < MOST_SECONDS,
-        ),
-        Target(f"edit in all specs, {size}", "< 60 s", f"{edit:.1f} s", edit < MOST_SECONDS),
-        Target(
-            "watches a node, GETs a pass, writes a pass with news or heartbeat", "1, 1, 1 at all sizes", shown, same
-        ),
-        Target(
-            "specs written by a controller that starts again",
-            "0",
-            str(last["restart"]["specs"]),
-            last["restart"]["specs"] == 0,
-        ),
-    ]
-    if len(found) > 1:
-        line = fit(*_rollups(found))
-        linear = line.exponent < LINEAR
-        targets.append(Target("growth of the roll-up with nodes", "linear", f"power {line.exponent:.2f}", linear))
-    return targets
 
 
 if __name__ == "__main__":
