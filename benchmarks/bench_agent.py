@@ -158,9 +158,11 @@ def judge(document: Document, moments: Sequence[Moment], each: float, given: arg
     for node in (WORKING, RESTING):
         values = [float(getattr(moment, node).resident_mib) for moment in settled]
         drifts[node] = statistics.median(values[-tenth:]) - statistics.median(values[:tenth])
+    late = settled[len(settled) // 2 :]  # a step that comes once is seen above, and what goes on growing here
     rows: list[tuple[str, ...]] = [
         both("resident", settled, lambda held: held.resident_mib, "MiB"),
         ("resident, last tenth less first", *(f"{drifts[node]:+.2f} MiB" for node in (WORKING, RESTING))),
+        ("resident, slope for 1,000 passes, in the last half", *(slope(late, node) for node in (WORKING, RESTING))),
         ("resident, slope for 1,000 passes", *(slopes(settled, node).shown("MiB") for node in (WORKING, RESTING))),
         both("descriptors", settled, lambda held: held.descriptors, ""),
         both("threads", settled, lambda held: held.threads, ""),
@@ -194,6 +196,12 @@ def judge(document: Document, moments: Sequence[Moment], each: float, given: arg
             max(descriptors) - min(descriptors) <= FEW,
         ),
     ]
+
+
+def slope(moments: Sequence[Moment], node: str) -> str:
+    """What an agent grows by in 1,000 passes, by one line through all these moments."""
+    resident = [getattr(moment, node).resident_mib for moment in moments]
+    return f"{fit([moment.passes for moment in moments], resident).each * 1000:+.2f} MiB"
 
 
 def slopes(moments: Sequence[Moment], node: str) -> Spread:
