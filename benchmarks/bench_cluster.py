@@ -40,7 +40,7 @@ SILENT_IN = 15.0
 """Seconds from a node's last word, which it dates back, until it counts as stale."""
 SILENT_SHARE = 0.02
 PAGE = 250
-TURNS = 5
+TURNS = 3
 WRITE_SPEC, WRITE_STATUS = "patch nodeimagecaches", "patch imagecachepolicies/status"
 _APPLY = "application/apply-patch+yaml"
 _CONTROLLER = f"system:serviceaccount:{NAMESPACE}:basekeeper-controller"
