@@ -236,6 +236,7 @@ class Watch:
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.persistence.finalizer = self.finalizer
+        settings.persistence.diffbase_storage = _NothingToCompare()
         settings.watching.chunk_size = _CHUNK
         settings.watching.connect_timeout = 10.0
         settings.queueing.idle_timeout = _IDLE
@@ -249,6 +250,23 @@ class Watch:
             if item.label_selector:
                 settings.watching.label_selectors[key] = item.label_selector
         return settings
+
+
+class _NothingToCompare(kopf.DiffBaseStorage):
+    """Keeps kopf from copying each object of each event, whole, to find what changed in it.
+
+    That is for the handlers of changes, of which there are none; the handlers of events get the event as it came. With
+    thousands of nodes the copies were a fifth of what this thread did.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
 
 
 def _leave(loop: asyncio.AbstractEventLoop) -> None:
