@@ -10,6 +10,7 @@ machine, so that seconds are those of a control plane with few of them.
 
 import contextlib
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -310,6 +311,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--nodes", type=int, nargs="+", help="sizes, instead of 100, 1,000 and 5,000")
     given = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench_cluster: ended before it was done"))
     sizes = given.nodes or (QUICK if given.quick else SIZES)
     found = [_measured(size, given.quick) for size in sizes]
     document = Document("cluster", figures={"sizes": found})
