@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from . import adoption, beside_nova, clock, engine, identity, ledger_file, quarantine, removal
+from . import adoption, beside_nova, clock, deeds, engine, identity, ledger_file, quarantine, removal
 from .acts import Action, Done
 from .coordination import in_turn, member_of
 from .evidence import Inventory, QuarantineEntry, Unknown, Usage
@@ -57,7 +57,7 @@ def quarantined(host: Host) -> tuple[QuarantineEntry, ...]:
 
 
 def restore(
-    host: Host, wanted: Sequence[str] | None, pin_for: float, *, stop: engine.Stop = engine.never
+    host: Host, wanted: Sequence[str] | None, pin_for: float, *, stop: deeds.Stop = deeds.never
 ) -> list[Ordered]:
     """Put files back, used or not, and pin their names for `pin_for` seconds; None: all of them.
 
@@ -114,9 +114,9 @@ def purge(
     host: Host,
     policy: Policy,
     wanted: Sequence[str] | None,
-    progress: engine.Progress,
+    progress: deeds.Progress,
     *,
-    stop: engine.Stop = engine.never,
+    stop: deeds.Stop = deeds.never,
 ) -> list[Ordered]:
     """Delete quarantined files now, due or not, as far as complete evidence allows; None: all of them.
 
@@ -141,15 +141,15 @@ def purge(
         acts = Acts()
         first = looker.look()
         looker.publish(first)
-        engine.restore_needed(host, first, acts, locked=True, progress=progress)
+        deeds.restore_needed(host, first, acts, progress)
         look = looker.look(due_now)
         looker.announce(look)
         due = [item.entry for item in look.plan.purges if item.entry.id in chosen]
-        done = engine.purge_entries(Watch(looker, look), look, due, due_now, progress, stop)
+        done = deeds.purge_entries(Watch(looker, look), look, due, due_now, progress, stop)
         back = {item.entry.name.raw: item for item in acts.returned}
         users = {name: item.users for name, item in back.items()}
         book.seen_in_use(users, {name: item.entry.inode for name, item in back.items()}, look.now.wall)
-        book.add_reclaimed(sum(entry.reclaimable for entry in due if engine.is_purged(done.get(entry.id))))
+        book.add_reclaimed(sum(entry.reclaimable for entry in due if deeds.is_purged(done.get(entry.id))))
         book.commit()
     returned = [Ordered(item.entry, acts.entries[item.entry.id]) for item in acts.returned]
     return returned + [

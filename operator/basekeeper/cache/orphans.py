@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .evidence import Inode, Inventory, Leftover, Usage, User
+from .holds import unknown_about
 from .memory import Clock, Memory
 from .names import display
-from .plan import plan, unknown_about
+from .plan import plan
 from .settings import HOUR, Policy
 from .verdicts import USE_REASONS, Reason
 

@@ -19,6 +19,7 @@ from .contents import candidates
 from .files import DIRECTORY, NotAFile, open_quietly, why
 from .integrity import BLOCK, DIGEST, Base, Changed, root
 from .names import Name, parse
+from .pace import Pace
 from .paging import Unreadable
 from .settings import Host, Integrity, Policy
 from .wholeness import MOST_OFFSETS, Baseline, Finding, Flaw, next_of
@@ -31,9 +32,6 @@ _SAVE_EVERY = 5.0
 """Seconds of reading that a killed program may lose."""
 _MOST_UNREADABLE = 8
 """Places of a file that cannot be read after which the rest is left: each may keep a disk busy for long."""
-_TICK = 0.2
-_CREDIT = 1.0
-"""Seconds of the rate that may be made up for after a slow moment."""
 _LONGEST_IN_RUN = 60.0
 _TRY_AGAIN = 60.0
 """Seconds after which a file is asked about again that was not quiet."""
@@ -76,23 +74,6 @@ class Verified:
     def is_news(self) -> bool:
         """Whether something was found wrong that was not known."""
         return self.finding is not None and self.finding.found_at == self.finding.checked_at
-
-
-class Pace:
-    """Keeps a rate: a bucket of tokens that holds those of a second."""
-
-    def __init__(self, bytes_per_second: int | None, stop: Stop) -> None:
-        self._rate = bytes_per_second
-        self._stop = stop
-        self._free_at = time.monotonic()
-
-    def spend(self, spent: int) -> None:
-        """Account for bytes that were read, and wait until the next may be."""
-        if self._rate is None:
-            return
-        self._free_at = max(self._free_at, time.monotonic() - _CREDIT) + spent / self._rate
-        while (left := self._free_at - time.monotonic()) > 0 and not self._stop():
-            time.sleep(min(left, _TICK))
 
 
 def may_verify(policy: Policy, now: float) -> bool:

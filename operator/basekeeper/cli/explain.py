@@ -9,11 +9,11 @@ from rich.text import Text
 
 from basekeeper.cache import engine
 from basekeeper.cache.amounts import format_size, some
+from basekeeper.cache.holds import unknown_about
 from basekeeper.cache.look import Look
 from basekeeper.cache.moments import timestamp
 from basekeeper.cache.names import Name, display, from_display, original_of, parse
 from basekeeper.cache.orphans import Orphans
-from basekeeper.cache.plan import unknown_about
 from basekeeper.cache.report import Acts, Report, Row, rows_of
 from basekeeper.cache.settings import Host, Policy
 from basekeeper.cache.verdicts import MEANING, WHAT_NEXT, Verdict

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from basekeeper.cache import engine, verification
+from basekeeper.cache import deeds, engine, verification
 from basekeeper.cache.evidence import Note
 from basekeeper.cache.report import Outcome, Report
 from basekeeper.cache.settings import Host, Policy
@@ -47,7 +47,7 @@ def run(host: Host, policy: Policy, output: o.OutputFormat = None) -> None:
         _end(made, o.output(output), stop)
 
 
-def _verified(made: Report, host: Host, policy: Policy, progress: engine.Progress, stop: engine.Stop) -> Report:
+def _verified(made: Report, host: Host, policy: Policy, progress: deeds.Progress, stop: deeds.Stop) -> Report:
     """Verify a little after a pass; what fails there is told with the pass, and ends nothing."""
     progress("verifying", 0, 1)
     try:
@@ -59,7 +59,7 @@ def _verified(made: Report, host: Host, policy: Policy, progress: engine.Progres
 
 
 @contextmanager
-def progress_shown() -> Iterator[engine.Progress]:
+def progress_shown() -> Iterator[deeds.Progress]:
     """A progress bar on a terminal's standard error; silence elsewhere."""
     if not sys.stderr.isatty():
         yield lambda what, at, of: None
@@ -79,7 +79,7 @@ def _attempt(make: Callable[[], Report], kind: str, host: Host, policy: Policy) 
         return Report(kind, host.node, time.time(), policy, error=str(error))
 
 
-def _end(report: Report, form: o.Output, stopped: engine.Stop = engine.never) -> None:
+def _end(report: Report, form: o.Output, stopped: deeds.Stop = deeds.never) -> None:
     """Print a report, the document also when the pass failed, and leave with its status."""
     if form is not o.Output.TABLE:
         document.write(document.of_report(report), form)

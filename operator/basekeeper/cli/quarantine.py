@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from basekeeper.cache import by_hand, engine
+from basekeeper.cache import by_hand, deeds, engine
 from basekeeper.cache.acts import Action
 from basekeeper.cache.by_hand import NoSuchEntry, Ordered
 from basekeeper.cache.settings import Host, Policy
@@ -103,7 +103,7 @@ def _days_too(text: str) -> float:
     return o.duration("--for", text)
 
 
-def _finish(ordered: list[Ordered], form: o.Output, stopped: engine.Stop) -> None:
+def _finish(ordered: list[Ordered], form: o.Output, stopped: deeds.Stop) -> None:
     """Say what became of each file, and leave with the status that fits."""
     if form is o.Output.TABLE:
         for item in ordered:
