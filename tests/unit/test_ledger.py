@@ -198,6 +198,12 @@ def test_only_names_that_are_gone_are_forgotten(state: Path) -> None:
         assert recalled(book).last_used == {ODD: NOW - 1.5}
 
 
+def test_what_was_compared_of_entries_that_are_gone_is_forgotten(state: Path) -> None:
+    with writing(state) as book:
+        book.forget_compared(but=["entry", "one that was never compared"])
+        assert recalled(book).compared == {("entry", BIG, 4096): True}
+
+
 def test_a_pin_ends_with_the_first_pass_after_its_time(state: Path) -> None:
     with writing(state) as book:
         book.end_pass(Clock(NOW + 7, 1.0, "boot"), None, None)

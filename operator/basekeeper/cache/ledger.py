@@ -177,6 +177,12 @@ class Ledger:
         row = (entry_id, str(newer.inode[1]), newer.size, int(same))
         self._db.execute("INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?)", row)
 
+    def forget_compared(self, but: Iterable[str]) -> None:
+        """Forget what was compared of entries that are not in the quarantine any more: no later one has their ids."""
+        keep = set(but)
+        gone = [row for row in self._db.execute("SELECT entry FROM compared") if row[0] not in keep]
+        self._db.executemany("DELETE FROM compared WHERE entry = ?", gone)
+
     def end_pass(self, clock: Clock, last: LastPass | None, breaker: Breaker | None) -> None:
         """Remember how a pass ended; `last` is None when its evidence was not complete."""
         self._set("clock", {"wall": clock.wall, "uptime": clock.uptime, "boot": clock.boot})

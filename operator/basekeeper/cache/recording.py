@@ -82,6 +82,7 @@ def remember_pass(book: Ledger, look: Look, acts: Acts) -> None:
     ours = look.memory.directories is not Directories.OTHER
     if ours:
         book.forget_used(but=present | {entry.name.raw for entry in look.inventory.entries})
+        book.forget_compared(but={entry.id for entry in look.inventory.entries})
     last = None
     if ours and look.plan.complete:
         used = used_names(look.inventory, look.usage) & present
