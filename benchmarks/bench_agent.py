@@ -30,8 +30,9 @@ MOST_MIB = 100.0
 DRIFT_MIB = 1.0
 """From the first passes after the warm-up to the last: what counts as flat."""
 WARM_UP = 4
-"""One of so many passes is warm-up. Python notes each part of a path in its table of interned strings; after some 40,000
-of them, which are 175 passes, it makes that table anew and larger, once: 2 MiB, whatever the number of instances."""
+"""One of so many passes is warm-up. Python notes each part of a path in its table of interned strings; after some
+40,000 of them, which are 175 passes, it makes that table anew and larger, once: 2 MiB, whatever the number of
+instances."""
 START_TAKES = 60.0
 SAMPLES = 200
 STRETCHES = 5
