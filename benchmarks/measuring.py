@@ -115,10 +115,15 @@ def finish(document: Document, given: argparse.Namespace) -> None:
         rows = [(item.what, item.wanted, item.seen, "met" if item.met else "MISSED") for item in document.targets]
         show(Table("targets", ("", "target", "seen", ""), rows))
     if given.json is not None:
-        arguments = {name: str(value) for name, value in vars(given).items() if name not in ("json", "quick")}
+        arguments = {name: _word(value) for name, value in vars(given).items() if name not in ("json", "quick")}
         about = {"arguments": arguments, "quick": given.quick, "machine": machine(), "commit": commit(), "at": _today()}
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps({**about, **asdict(document)}, indent=1) + "\n", encoding="utf-8")
+
+
+def _word(value: object) -> str:
+    """An argument as one would give it."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def show(table: Table) -> None:
